@@ -1,0 +1,439 @@
+"""`Queue`: the blocking queue. It runs Calls on redis-py's client and holds no rule of its own."""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+import time
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from . import _base
+from ._units import to_ms
+from .bell import SyncBell, fallback_s
+from .call import Call
+from .connect import Connects
+from .errors import HybridqError, JobNotFound
+from .job import (
+    Backoff,
+    Beat,
+    Cancelled,
+    Enqueued,
+    Finished,
+    Job,
+    JobPage,
+    JobSpec,
+    Lease,
+    Pause,
+    Purged,
+    QueueStats,
+    Replayed,
+    Upkeep,
+)
+from .keys import bell_channel, new_id
+from .lifecycle import JobStatus, Outcome, Priority
+from .ops import inspect, jobs, leases, queues
+from .runner import Runner
+
+if TYPE_CHECKING:
+    from .hold import Hold
+
+__all__ = ["DeadLetters", "Queue"]
+
+T = TypeVar("T")
+WAIT_S_MAX: Final = 86_400
+
+
+class Queue(_base.QueueBase):
+    """A queue, for threads. Connects at the first call, and creates the queue in Redis if it is not there.
+
+    Args:
+        name: The queue's name; names and ids are 1 to 64 of `A-Z a-z 0-9 . _ -`.
+        redis: A URL (`redis:// rediss:// unix:// redis+sentinel:// redis+cluster://`), or a connector. None:
+            `HYBRIDQ_REDIS_URL`, else a private server in `data_dir`.
+        namespace: Keeps apart what shares a Redis. None: `HYBRIDQ_NAMESPACE`, else "default".
+        agent: Who claims; None makes up a name for this process.
+        lease_s: Seconds a lease lasts unless a claim says otherwise, 1 to 3,600.
+        data_dir: Folder of the private server. None: `HYBRIDQ_DATA_DIR`, else the platform's place for user data.
+
+    A queue may be shared by threads. Errors: `hybridq.errors`.
+    """
+
+    def __init__(
+        self,
+        name: str = "default",
+        *,
+        redis: str | Connects | None = None,
+        namespace: str | None = None,
+        agent: str | None = None,
+        lease_s: float = 30.0,
+        data_dir: Path | str | None = None,
+    ) -> None:
+        super().__init__(
+            name, redis=redis, namespace=namespace, agent=agent, lease_s=lease_s, data_dir=data_dir
+        )
+        self.dead = DeadLetters(self)
+        self._runner = Runner(self.connector, self._place)
+        self._bell = SyncBell.shared(self.connector)
+
+    def enqueue(
+        self,
+        type: str,
+        payload: Any = None,
+        *,
+        job_id: str | None = None,
+        priority: Priority | str = Priority.NORMAL,
+        delay_s: float | None = None,
+        run_at: dt.datetime | None = None,
+        max_attempts: int = 3,
+        timeout_s: float = 3600.0,
+        retry: Backoff = Backoff(),  # noqa: B008 - frozen
+        unique: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        labels: Sequence[str] = (),
+        request_id: str | None = None,
+        trace_id: str | None = None,
+        on_conflict: str = "return",
+    ) -> Enqueued:
+        """Take one job in. With a `job_id` of your own the call can be repeated: same content, same answer.
+
+        `payload` is bytes or anything JSON can hold, at most 262,144 bytes; `delay_s` or `run_at` (with a zone), at
+        most a year ahead. `unique`: while a job with this key has not ended, the answer is that job
+        (`on_conflict="reject"`: `UniqueTaken`). Raises `UsageError` before anything is sent, `JobConflict`,
+        `QueueFull`, `OutcomeUnknown`.
+        """
+        spec = JobSpec(
+            type=type,
+            payload=payload,
+            job_id=job_id,
+            priority=priority,  # type: ignore[arg-type]  # checked and converted by the operation
+            delay_s=delay_s,
+            run_at=run_at,
+            max_attempts=max_attempts,
+            timeout_s=timeout_s,
+            retry=retry,
+            unique=unique,
+            tags=tags or {},
+            labels=tuple(labels),
+            request_id=request_id,
+            trace_id=trace_id,
+        )
+        call = jobs.enqueue(self.root, [spec], queue=self.name, on_conflict=on_conflict, now_ms=self._now_ms)
+        return _base.single(self._run(call)[0])
+
+    def enqueue_many(
+        self, specs: Iterable[JobSpec], *, on_conflict: str = "return"
+    ) -> list[Enqueued | HybridqError]:
+        """Take many jobs in, in order. For each an `Enqueued` or the error of that job alone; the others go on."""
+        call = jobs.enqueue(
+            self.root, _base.specs_of(specs), queue=self.name, on_conflict=on_conflict, now_ms=self._now_ms
+        )
+        return self._run(call) if call.entries else []
+
+    def claim(
+        self,
+        n: int = 1,
+        *,
+        wait_s: float = 0.0,
+        lease_s: float | None = None,
+        start: bool = False,
+        request_id: str | None = None,
+        agent: str | None = None,
+        holding: Iterable[Lease] | None = None,
+    ) -> list[Lease]:
+        """Lease up to `n` (1 to 100) of the most urgent jobs; an empty list when there are none within `wait_s`.
+
+        `start` claims straight into RUNNING. The same `request_id` again gets the same leases while they live.
+        `holding`, when given, is all this agent holds: what else it was given and never confirmed goes back.
+        """
+        deadline = time.monotonic() + to_ms("wait_s", wait_s, 0, WAIT_S_MAX) / 1000
+        lasts_s = self.lease_s if lease_s is None else lease_s
+        held = None if holding is None else list(holding)
+        asked = request_id or new_id()
+        channel = bell_channel(self.root)
+        parked = False
+        while True:
+            mark = self._bell.mark(channel)
+            claimed = self._run(
+                leases.claim(
+                    self.root,
+                    queue=self.name,
+                    agent=agent or self.agent,
+                    lease_id=secrets.token_hex(16),
+                    n=n,
+                    lease_s=lasts_s,
+                    start=start,
+                    request_id=asked,
+                    fresh=request_id is None,
+                    holding=held,
+                    now_ms=self._now_ms,
+                )
+            )
+            left_s = deadline - time.monotonic()
+            if claimed.leases or left_s <= 0:
+                return list(claimed.leases)
+            if claimed.more:
+                continue
+            # The first wait ends at once with the subscription: what was enqueued before it is claimed then.
+            due_s = claimed.next_due_ms / 1000 if claimed.next_due_ms >= 0 else left_s
+            sleep_s = min(left_s, fallback_s(lasts_s), due_s + 0.001 if parked else left_s)
+            self._bell.wait(channel, mark, sleep_s)
+            parked = True
+
+    def start(self, lease: Lease) -> Lease:
+        """Begin the work of a lease: the attempt is charged. Returns the lease, RUNNING; the same call again is harmless.
+
+        Raises `JobCancelled` (do not run it), `StaleLease`, `NotLeaseHolder`, `JobNotFound`.
+        """
+        return self._run(leases.start(self.root, lease, now_ms=self._now_ms))
+
+    def heartbeat(self, held: Iterable[Lease]) -> Beat:
+        """Push the end of leases to now + their `lease_s`. Returns which were renewed, lost, and are to be cancelled."""
+        beating = list(held)
+        if not beating:
+            return Beat(renewed=(), lost={}, cancel=())
+        return self._run(leases.heartbeat(self.root, beating, now_ms=self._now_ms))
+
+    def complete(
+        self, lease: Lease, result: Any = None, *, exit_code: int | None = None, claim_next: int = 0
+    ) -> Finished:
+        """End a job well; `result` is anything JSON can hold, at most 262,144 bytes. The same call again is harmless.
+
+        `claim_next` leases up to so many next jobs, as this one was claimed, in the same round trip; it never waits.
+        Raises `StaleLease` (the result does not count), `NotLeaseHolder`, `OutcomeConflict`, `IllegalTransition`.
+        """
+        call = leases.complete(
+            self.root, lease, Outcome.SUCCESS, result=result, exit_code=exit_code, now_ms=self._now_ms
+        )
+        return self._finish(call, lease, claim_next)
+
+    def fail(
+        self,
+        lease: Lease,
+        error: Any = None,
+        *,
+        retryable: bool = True,
+        outcome: Outcome | str = Outcome.FAILED,
+        delay_s: float | None = None,
+        exit_code: int | None = None,
+        claim_next: int = 0,
+    ) -> Finished:
+        """End a run that did not go well: the job waits for its next attempt, or is given up.
+
+        `error` is anything JSON can hold, at most 8,192 bytes. `delay_s` replaces the job's own backoff. Raises as
+        `complete` does.
+        """
+        call = leases.complete(
+            self.root,
+            lease,
+            outcome,
+            error=error,
+            exit_code=exit_code,
+            retryable=retryable,
+            delay_s=delay_s,
+            now_ms=self._now_ms,
+        )
+        return self._finish(call, lease, claim_next)
+
+    def release(self, lease: Lease, *, delay_s: float | None = None) -> Finished:
+        """Hand a job back unfinished: the attempt is given back and the job keeps its place in line."""
+        return self._run(leases.release(self.root, lease, delay_s=delay_s, now_ms=self._now_ms))
+
+    def cancel(self, job_id: str, *, mode: str = "graceful", grace_s: float = 10.0) -> Cancelled:
+        """Cancel a job: at once while it waits; while leased its holder is told by its next heartbeat.
+
+        Raises `AlreadyTerminal`, `JobNotFound`.
+        """
+        return self._run(jobs.cancel(self.root, job_id, mode=mode, grace_s=grace_s, now_ms=self._now_ms))
+
+    def reprioritise(self, job_id: str, priority: Priority | str) -> JobStatus:
+        """Give a job that has not ended another priority; it joins the end of that level. Returns its status."""
+        return self._run(jobs.reprioritise(self.root, job_id, priority, now_ms=self._now_ms))
+
+    def retry(self, job_id: str) -> JobStatus:
+        """Give a FAILED, CANCELLED or DEAD_LETTERED job a new life. Raises `NotTerminal`, `UniqueTaken`, `JobNotFound`."""
+        return self._run(jobs.retry(self.root, job_id, now_ms=self._now_ms))
+
+    def job(self, job_id: str) -> Job:
+        """Return a job whole. Raises `JobNotFound`."""
+        found = self._run(inspect.describe(self.root, [job_id], queue=self.name, now_ms=self._now_ms))[0]
+        if found is None:
+            raise JobNotFound(job_id)
+        return found
+
+    def jobs(
+        self,
+        *,
+        status: JobStatus | str | None = None,
+        priority: Priority | str | None = None,
+        type: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """Return one page of jobs, newest first, at most 200. A filtered page may be short: go on by `next_cursor`."""
+        return self._follow(
+            _base.list_jobs(
+                self.root,
+                self.name,
+                status=status,
+                priority=priority,
+                type=type,
+                tags=tags,
+                limit=limit,
+                cursor=cursor,
+                now_ms=self._now_ms,
+            )
+        )
+
+    def pause(self, reason: str | None = None, *, by: str | None = None) -> Pause:
+        """Stop handing out jobs; leased work goes on. The first pause's reason stands until `resume`."""
+        return self._run(queues.pause(self.root, paused=True, reason=reason, by=by, now_ms=self._now_ms))
+
+    def resume(self, *, by: str | None = None) -> Pause:
+        """Hand out jobs again."""
+        return self._run(queues.pause(self.root, paused=False, by=by, now_ms=self._now_ms))
+
+    def stats(self, *, window_s: float = 300.0) -> QueueStats:
+        """Return gauges, totals and a window of up to 3,600 s of waits and runs; `window_s=0`: since the beginning."""
+        return self._run(inspect.stats(self.root, window_s=window_s, now_ms=self._now_ms))
+
+    def upkeep(self) -> Upkeep:
+        """Do one bounded step of what claims do on the way: reap lost leases, promote due jobs, trim old records."""
+        return self._run(queues.upkeep(self.root, now_ms=self._now_ms))
+
+    def configure(self, **limits: float) -> dict[str, float]:
+        """Change limits of the queue: `lease_s max_queued max_dead retention_s retention_count tombstone_s events_max`.
+
+        `max_queued` = 0 means no limit. Returns those given, as they are now.
+        """
+        return self._run(queues.configure(self.root, limits, now_ms=self._now_ms))
+
+    def hold(self, *, wait_s: float = 0.0, lease_s: float | None = None) -> Hold:
+        """Return a context manager that claims one job, keeps its lease alive, and reports how the block ended."""
+        from .hold import Hold
+
+        return Hold(self, wait_s=wait_s, lease_s=lease_s)
+
+    def close(self) -> None:
+        """Close the connections; every later call raises `QueueClosed`."""
+        if not self._closed:
+            self._closed = True
+            self._runner.close()
+            self._release_server()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, call: Call[T]) -> T:
+        self._check_open()
+        return self._runner.run(call)
+
+    def _follow(self, flow: Generator[Call[Any], Any, T]) -> T:
+        try:
+            call = next(flow)
+            while True:
+                call = flow.send(self._run(call))
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+    def _finish(self, call: Call[Finished], lease: Lease, claim_next: int) -> Finished:
+        self._check_open()
+        if claim_next == 0:
+            return self._runner.run(call)
+        following = leases.claim_next(lease, self.root, queue=self.name, n=claim_next, now_ms=self._now_ms)
+        finished, claimed = self._runner.run_pair(call, following)
+        return leases.with_next(finished, claimed)
+
+
+class DeadLetters:
+    """The dead letters of a queue: jobs whose attempts were used up, or that nobody ever started."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    def list(
+        self,
+        *,
+        type: str | None = None,
+        reason: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """Return one page of dead letters, the latest death first. `reason`: max_attempts, lease_lost, never_started."""
+        queue = self._queue
+        return queue._follow(
+            _base.list_jobs(
+                queue.root,
+                queue.name,
+                status=JobStatus.DEAD_LETTERED,
+                priority=None,
+                type=type,
+                tags=tags,
+                reason=reason,
+                limit=limit,
+                cursor=cursor,
+                now_ms=queue._now_ms,
+            )
+        )
+
+    def replay(
+        self,
+        job_ids: Sequence[str] | None = None,
+        *,
+        all: bool = False,
+        type: str | None = None,
+        reason: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> Replayed:
+        """Give dead letters a new life, by id or by filter; everything only with `all=True`."""
+        queue = self._queue
+        return queue._follow(
+            _base.replay_dead(
+                queue.root,
+                queue.name,
+                job_ids,
+                all=all,
+                type=type,
+                reason=reason,
+                tags=tags,
+                limit=limit,
+                now_ms=queue._now_ms,
+            )
+        )
+
+    def purge(
+        self,
+        job_ids: Sequence[str] | None = None,
+        *,
+        all: bool = False,
+        type: str | None = None,
+        reason: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> Purged:
+        """Delete dead letters for good, by id or by filter; everything only with `all=True`."""
+        queue = self._queue
+        return queue._follow(
+            _base.purge_dead(
+                queue.root,
+                queue.name,
+                job_ids,
+                all=all,
+                type=type,
+                reason=reason,
+                tags=tags,
+                limit=limit,
+                now_ms=queue._now_ms,
+            )
+        )

@@ -1,0 +1,83 @@
+"""What is done to a queue as a whole: create, configure, pause, resume, upkeep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from .._units import YEAR_S, ms_to_instant, to_ms, to_s
+from ..call import Call, Reply
+from ..errors import InvalidArgument
+from ..job import Pause, Upkeep
+from . import _args
+
+__all__ = ["configure", "create", "pause", "upkeep"]
+
+_LIMITS: Final[dict[str, tuple[str, float, float]]] = {
+    "lease_s": ("lease_ms", 1, 3600),
+    "max_queued": ("max_queued", 0, 100_000_000),
+    "max_dead": ("max_dead", 1, 10_000_000),
+    "retention_s": ("retention_ms", 0, YEAR_S),
+    "retention_count": ("retention_count", 0, 10_000_000),
+    "tombstone_s": ("tombstone_ms", 1, 86_400),
+    "events_max": ("events_max", 100, 10_000_000),
+}
+
+
+def create(root: str, *, now_ms: int = 0) -> Call[bool]:
+    """Make the queue unless it is there. Value: True when it was made by this call."""
+    return _args.simple("create", root, now_ms, [], lambda replies: bool(replies[0][0] == b"CREATED"))
+
+
+def configure(root: str, limits: Mapping[str, float], *, now_ms: int = 0) -> Call[dict[str, float]]:
+    """Change limits of the queue, by the names in the docstring of `Queue.configure`. Value: those as they are now."""
+    entries, names = [], list(limits)
+    for name, value in limits.items():
+        if name not in _LIMITS:
+            raise InvalidArgument("limit", name, "one of " + ", ".join(_LIMITS))
+        field, low, high = _LIMITS[name]
+        if name.endswith("_s"):
+            entries.append((field, to_ms(name, value, low, high)))
+        else:
+            entries.append((field, _args.integer(name, value, int(low), int(high))))
+    if not entries:
+        raise InvalidArgument("limits", limits, "at least one of " + ", ".join(_LIMITS))
+
+    def decode(replies: Sequence[Reply]) -> dict[str, float]:
+        values = [int(reply[1]) for reply in replies]
+        return {name: to_s(ms) if name.endswith("_s") else ms for name, ms in zip(names, values, strict=True)}
+
+    return _args.simple("configure", root, now_ms, entries, decode)
+
+
+def pause(root: str, *, paused: bool, reason: str | None = None, by: str | None = None, now_ms: int = 0) -> Call[Pause]:
+    """Stop or resume handing out jobs. Value: how it is now; the first pause's reason stands until resume."""
+    entry = (1 if paused else 0, _args.text("reason", reason), _args.text("by", by, 128))
+
+    def decode(replies: Sequence[Reply]) -> Pause:
+        _, now, why, who, at = replies[0]
+        return Pause(
+            paused=now == b"1",
+            reason=why.decode() or None,
+            by=who.decode() or None,
+            at=ms_to_instant(int(at)) if int(at) else None,
+        )
+
+    return _args.simple("pause", root, now_ms, [entry], decode)
+
+
+def upkeep(root: str, *, now_ms: int = 0) -> Call[Upkeep]:
+    """One bounded step: reap leases that ran out, promote due jobs, trim old records. Value: what it moved."""
+
+    def decode(replies: Sequence[Reply]) -> Upkeep:
+        _, requeued, dead, promoted, trimmed, more, due = (int(x) if i else 0 for i, x in enumerate(replies[0]))
+        return Upkeep(
+            requeued=requeued,
+            dead_lettered=dead,
+            promoted=promoted,
+            trimmed=trimmed,
+            more=bool(more),
+            next_due_s=None if due < 0 else to_s(due),
+        )
+
+    return _args.simple("upkeep", root, now_ms, [], decode)

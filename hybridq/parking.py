@@ -1,0 +1,184 @@
+"""Where claims wait: one lot for each queue and loop, so that many waiters cost one claim, and nothing while idle.
+
+Parking is level-triggered: a waiter registers, then claims, then sleeps; a ring makes the lot claim for as many
+waiters as jobs were announced, oldest first, and go on until a claim comes back empty. A ring while a claim is under
+way is remembered. A job whose waiter is gone goes to the next that asked for the same, else it is released.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import structlog
+
+from .bell import AsyncBell, Ring, fallback_s
+from .call import Call
+from .coalesce import Coalescer
+from .errors import HybridqError
+from .job import Lease
+from .ops import leases
+from .ops.leases import Claimed
+
+__all__ = ["Lot", "Waiter"]
+
+log = structlog.get_logger("hybridq")
+BATCH_MAX: Final = 100
+
+
+class Waiter:
+    """One claim that waits: how to make its call, and whom to tell."""
+
+    def __init__(self, make: Callable[[str], Call[Claimed]], like: tuple[Any, ...], lease_s: float) -> None:
+        self.make, self.like, self.lease_s = make, like, lease_s
+        self.future: asyncio.Future[tuple[Lease, ...]] = asyncio.get_running_loop().create_future()
+
+    @property
+    def gone(self) -> bool:
+        """True once it was answered, timed out or was cancelled."""
+        return self.future.done()
+
+
+class Lot:
+    """The waiting claims of one queue in one event loop."""
+
+    def __init__(
+        self,
+        coalescer: Coalescer,
+        bell: AsyncBell,
+        channel: str,
+        release: Callable[[Lease], Coroutine[Any, Any, Any]],
+    ) -> None:
+        self._coalescer, self._bell, self._channel, self._release = coalescer, bell, channel, release
+        self._waiters: deque[Waiter] = deque()
+        self._news = asyncio.Event()
+        self._announced = 0
+        self._due_at: float | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._releases: set[asyncio.Task[Any]] = set()
+
+    async def wait(self, waiter: Waiter, wait_s: float) -> tuple[Lease, ...]:
+        """Return what the waiter is given within `wait_s` seconds; empty when nothing came. Raises what claims raise."""
+        self._waiters.append(waiter)
+        self._announce(1)
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.get_running_loop().create_task(self._run(), name="hybridq-lot")
+        try:
+            done, _ = await asyncio.wait([waiter.future], timeout=wait_s)
+            return waiter.future.result() if done else ()
+        finally:
+            self._forget(waiter)
+
+    def hand_over(self, waiter: Waiter, given: tuple[Lease, ...]) -> None:
+        """Give leases to a waiter, or when it is gone to the next that asked for the same, or back to the queue."""
+        if not given:
+            return
+        takers = [waiter, *(other for other in self._waiters if other.like == waiter.like)]
+        for taker in takers:
+            if not taker.gone:
+                taker.future.set_result(given)
+                return
+        for lease in given:
+            task = asyncio.get_running_loop().create_task(self._give_back(lease), name="hybridq-release")
+            self._releases.add(task)
+            task.add_done_callback(self._releases.discard)
+
+    async def close(self) -> None:
+        """Answer all waiters with nothing, and see the last releases through."""
+        for waiter in self._waiters:
+            if not waiter.gone:
+                waiter.future.set_result(())
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+        await self._coalescer.settle()
+        while self._releases:
+            await asyncio.gather(*self._releases, return_exceptions=True)
+
+    async def _give_back(self, lease: Lease) -> None:
+        try:
+            await self._release(lease)
+        except HybridqError as problem:
+            # Nothing is lost: a lease that nobody confirms runs out as if it had never been given.
+            log.info("claim.release_failed", job_id=lease.job_id, reason=type(problem).__name__)
+
+    def _forget(self, waiter: Waiter) -> None:
+        if not waiter.future.done():
+            waiter.future.cancel()
+        self._waiters.remove(waiter)
+
+    def _announce(self, jobs: int) -> None:
+        self._announced += jobs
+        self._news.set()
+
+    def _heard(self, ring: Ring) -> None:
+        if ring.due_in_s is None:
+            self._announce(max(1, ring.jobs))
+        else:
+            due_at = asyncio.get_running_loop().time() + ring.due_in_s
+            if self._due_at is None or due_at < self._due_at:
+                self._due_at = due_at
+                self._news.set()
+
+    async def _run(self) -> None:
+        # Once somebody has parked, the lot stays subscribed until it is closed: the next waiter costs no connection.
+        await self._bell.listen(self._channel, self._heard)
+        try:
+            while True:
+                await self._sleep()
+                self._news.clear()
+                await self._claim_until_empty()
+        except Exception as problem:
+            for waiter in self._waiters:
+                if not waiter.gone:
+                    waiter.future.set_exception(problem)
+            raise
+        finally:
+            await self._bell.leave(self._channel, self._heard)
+
+    async def _sleep(self) -> None:
+        if not self._waiters:
+            self._announced, self._due_at = 0, None
+            await self._news.wait()
+            return
+        if self._announced:
+            return
+        now = asyncio.get_running_loop().time()
+        longest = fallback_s(min(waiter.lease_s for waiter in self._waiters))
+        until = now + longest if self._due_at is None else min(now + longest, self._due_at + 0.001)
+        try:
+            async with asyncio.timeout(max(0.0, until - now)):
+                await self._news.wait()
+        except TimeoutError:
+            self._announced = max(1, self._announced)
+
+    async def _claim_until_empty(self) -> None:
+        while self._announced and self._waiters:
+            wanted, self._announced = self._announced, 0
+            self._due_at = None
+            batch = [waiter for waiter in self._waiters if not waiter.gone][: min(wanted, BATCH_MAX)]
+            outcomes = await asyncio.gather(*(self._claim(waiter) for waiter in batch))
+            if any(outcome == "jobs" for outcome in outcomes) and not any(outcome == "empty" for outcome in outcomes):
+                self._announced += 2 * len(batch)
+            elif any(outcome == "more" for outcome in outcomes):
+                self._announced += 1
+
+    async def _claim(self, waiter: Waiter) -> str:
+        try:
+            claimed = await self._coalescer.run(
+                waiter.make(secrets.token_hex(16)), orphan=lambda claimed: self.hand_over(waiter, claimed.leases)
+            )
+        except HybridqError as problem:
+            if not waiter.gone:
+                waiter.future.set_exception(problem)
+            return "error"
+        if claimed.leases:
+            self.hand_over(waiter, claimed.leases)
+            return "jobs"
+        if claimed.next_due_ms >= 0:
+            due_at = asyncio.get_running_loop().time() + claimed.next_due_ms / 1000
+            self._due_at = due_at if self._due_at is None else min(self._due_at, due_at)
+        return "more" if claimed.more else "empty"

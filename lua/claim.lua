@@ -1,0 +1,220 @@
+--- Lease the most urgent jobs to agents: one job for each before any gets a second, the first entry first.
+---
+--- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+---          lanes_version integer 0..9007199254740991 | 0 means: only the lane any, which every agent may take
+---          lanes text 3..8192 | ids of the lanes whose requirement the agents meet, joined by commas
+--- EACH     agent name
+---          generation integer 0..9007199254740991 | session generation of a registered agent; 0 means none
+---          request_id text 0..64
+---          fresh integer 0..1 | 1: this request id was never sent before, so it need not be looked for
+---          lease_id text 32..32
+---          max integer 1..100
+---          lease_ms integer 1000..3600000
+---          start integer 0..1 | 1: straight into RUNNING
+---          holding text 0..8192 | fences the agent holds, each between commas; empty: not said
+--- BATCH_MAX 100
+--- USES     upkeep give_back
+--- MOVES    claim:QUEUED>CLAIMED claim:QUEUED>RUNNING
+--- READS    agent spec
+--- WRITES   agents: the 1,000 agents that claimed last, trimmed by upkeep
+--- RETURNS  LEASED jobs | EMPTY more next_due_ms | PAUSED more next_due_ms | DRAINING | SUPERSEDED | LANES_CHANGED version
+--- FLAGS    allow-oom
+--- COST     O(log n) a job, O(lanes) a call; 7 calls a job
+local BUDGET = 100
+local LOOK_AHEAD = 16
+local UPKEEP_EVERY_MS = 20
+local HELD_MAX = 200
+local UNLISTED_MS = 3000
+if lanes_version ~= 0 and lanes_version ~= tonumber(meta.lanes_version) then
+  return {'LANES_CHANGED', meta.lanes_version}
+end
+-- A claimer does the upkeep, so no other process is needed for a due or lost job to come back.
+if now - meta.upkeep_ms >= UPKEEP_EVERY_MS or now < tonumber(meta.upkeep_ms) then
+  upkeep()
+end
+
+local function lease_reply(id, job, spec, lease_ms)
+  return {id, spec, job.fence, job.lease_id, job.agent, job.status, job.priority, job.attempt or '0',
+    job.max_attempts or '3', job.deliveries or '1', job.generation or '0', text_of(lease_ms), job.enqueued_ms}
+end
+
+-- The same request again: its leases that still live, renewed, since their holder begins with them only now.
+local function again(e)
+  local jobs = {}
+  for _, id in ipairs(call('ZRANGE', k_held .. e.agent, 0, HELD_MAX - 1)) do
+    local job = record(id)
+    if job and job.request == e.request_id then
+      renew_until(id, e.agent, now + int(job.lease_ms))
+      jobs[#jobs + 1] = lease_reply(id, job, call('HGET', k_spec, id), int(job.lease_ms))
+    end
+  end
+  table.sort(jobs, function(a, b) return tonumber(a[3]) < tonumber(b[3]) end)
+  return jobs
+end
+
+-- What the agent does not list it never got: those leases go back at once instead of running out.
+local function give_back_unlisted(e)
+  for _, id in ipairs(call('ZRANGE', k_held .. e.agent, 0, HELD_MAX - 1)) do
+    local job = record(id)
+    if job and not job.confirmed and now - int(job.claimed_ms) >= UNLISTED_MS
+      and not string.find(e.holding, ',' .. job.fence .. ',', 1, true) then
+      give_back(id, job, 0)
+    end
+  end
+end
+
+local function refusal(e)
+  if e.generation > 0 then
+    local agent = call('HMGET', k_agent .. e.agent, 'generation', 'drain', 'capacity')
+    if tonumber(agent[1] or 0) ~= e.generation then
+      return {'SUPERSEDED'}
+    end
+    if agent[2] == '1' then
+      return {'DRAINING'}
+    end
+    if agent[3] then
+      e.max = math.max(0, math.min(e.max, agent[3] - call('ZCARD', k_held .. e.agent)))
+    end
+  end
+  return nil
+end
+
+-- The heads of all lanes, merged by rank: the lane any is one range read, others cost one each.
+local function heads(want)
+  local last = want + LOOK_AHEAD - 1
+  if lanes == 'any' then
+    return call('ZRANGE', k_ready .. 'any', 0, last)
+  end
+  local ranked = {}
+  for lane in string.gmatch(lanes, '[^,]+') do
+    local found = call('ZRANGE', k_ready .. lane, 0, last, 'WITHSCORES')
+    for i = 1, #found, 2 do
+      ranked[#ranked + 1] = {id = found[i], rank = tonumber(found[i + 1])}
+    end
+  end
+  table.sort(ranked, function(a, b) return a.rank < b.rank end)
+  local ids = {}
+  for i = 1, math.min(#ranked, last + 1) do
+    ids[i] = ranked[i].id
+  end
+  return ids
+end
+
+local others = {}
+local function others_claim(agent)
+  if others[agent] == nil then
+    local seen = call('ZCOUNT', k_agents, text_of(now - 60000), '+inf')
+    others[agent] = seen > (call('ZSCORE', k_agents, agent) and 1 or 0)
+  end
+  return others[agent]
+end
+
+local function lease(e, id, job)
+  local fence = text_of(math.max(meta.fence + 1, now * 2048))
+  local to = e.start == 1 and 'RUNNING' or 'CLAIMED'
+  job.agent, job.fence, job.lease_id = e.agent, fence, e.lease_id
+  job.deliveries = text_of(int(job.deliveries) + 1)
+  local fields = {'agent', e.agent, 'fence', fence, 'lease_id', e.lease_id, 'lease_ms', text_of(e.lease_ms),
+    'claimed_ms', text_of(now), 'deliveries', job.deliveries}
+  local function set(field, value)
+    fields[#fields + 1] = field
+    fields[#fields + 1] = value
+  end
+  if e.request_id ~= '' then
+    set('request', e.request_id)
+  end
+  if e.start == 1 then
+    job.attempt = text_of(int(job.attempt) + 1)
+    set('attempt', job.attempt)
+    set('started_ms', text_of(now))
+  end
+  local spec = call('HGET', k_spec, id) or ''
+  keep('fence', fence)
+  move('claim', id, job, to, now + e.lease_ms, fields)
+  span('w', now - (job.ready_ms or job.enqueued_ms))
+  event('job.claimed', id, to, e.agent, job.attempt)
+  return lease_reply(id, job, spec, e.lease_ms)
+end
+
+-- Round by round; a job its last holder gave back or lost is left for another agent, while there is one.
+local function share_out(takers)
+  local want = 0
+  for _, e in ipairs(takers) do
+    want = want + e.max
+  end
+  local cut = want > BUDGET
+  want = math.min(BUDGET, want)
+  local ids = want > 0 and heads(want) or {}
+  local jobs, first, taken = {}, 1, 0
+  local function next_for(e)
+    for i = first, #ids do
+      local id = ids[i]
+      if id and jobs[i] == nil then
+        jobs[i] = record(id) or false
+      end
+      local job = jobs[i]
+      if id and job and job.status == 'QUEUED'
+        and not (job.avoid == e.agent and now < int(job.avoid_until_ms) and others_claim(e.agent)) then
+        ids[i] = false
+        return id, job
+      end
+      if not id and i == first then
+        first = first + 1
+      end
+    end
+    return nil
+  end
+  local progress = true
+  while progress and taken < want do
+    progress = false
+    for _, e in ipairs(takers) do
+      if #e.jobs < e.max and taken < want then
+        local id, job = next_for(e)
+        if id then
+          e.jobs[#e.jobs + 1] = safely(lease, e, id, job)
+          taken = taken + 1
+          progress = true
+        end
+      end
+    end
+  end
+  if cut and taken == want then
+    did.more = 1
+  end
+end
+
+local takers, replies, seen = {}, {}, {}
+for i, e in ipairs(entries) do
+  replies[i] = refusal(e)
+  if not replies[i] then
+    seen[#seen + 1] = text_of(now)
+    seen[#seen + 1] = e.agent
+    local jobs = (e.request_id ~= '' and e.fresh == 0) and again(e) or {}
+    if #jobs > 0 then
+      replies[i] = {'LEASED', jobs}
+    else
+      if e.holding ~= '' then
+        give_back_unlisted(e)
+      end
+      e.jobs, e.index = {}, i
+      takers[#takers + 1] = e
+    end
+  end
+end
+if #seen > 0 then
+  call('ZADD', k_agents, unpack(seen))
+end
+if meta.paused ~= '1' then
+  share_out(takers)
+end
+local due
+for _, e in ipairs(takers) do
+  if #e.jobs > 0 then
+    replies[e.index] = {'LEASED', e.jobs}
+  else
+    due = due or next_due()
+    replies[e.index] = {meta.paused == '1' and 'PAUSED' or 'EMPTY', did.more, text_of(due)}
+  end
+end
+close()
+return replies

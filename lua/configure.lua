@@ -1,0 +1,15 @@
+--- Change the limits of a queue.
+---
+--- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- EACH     field lease_ms/max_queued/max_dead/retention_ms/retention_count/tombstone_ms/events_max
+---          value integer 0..9007199254740991
+--- BATCH_MAX 10
+--- USES     run
+--- RETURNS  SET value
+--- FLAGS    allow-oom
+--- COST     O(1); 1 call
+local function configure(e)
+  keep(e.field, string.format(NUMBER, e.value))
+  return {'SET', meta[e.field]}
+end
+return run(configure)

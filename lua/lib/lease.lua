@@ -1,0 +1,21 @@
+--- Is this the job's current lease, in its holder's hands? Fence and lease id both have to match.
+--- USES     move
+--- READS    tombs
+-- Returns the record, or nil and the reply that says why not.
+local function current(e)
+  local job = record(e.job_id)
+  if not job then
+    local tomb = call('HGET', k_tombs, e.job_id)
+    if tomb then
+      return nil, {'STALE_LEASE', string.match(tomb, '(%S+)$')}
+    end
+    return nil, {'NOT_FOUND'}
+  end
+  if not leased(job.status) or tonumber(job.fence) ~= e.fence or job.lease_id ~= e.lease_id then
+    return nil, {'STALE_LEASE', job.status}, job
+  end
+  if job.agent ~= e.agent then
+    return nil, {'NOT_HOLDER'}
+  end
+  return job
+end

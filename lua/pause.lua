@@ -1,0 +1,30 @@
+--- Stop handing out jobs, or go on; leased work is not touched. The first pause's reason stands until resume.
+---
+--- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- EACH     paused integer 0..1
+---          reason text 0..500
+---          by text 0..128
+--- BATCH_MAX 1
+--- USES     open close run
+--- READS    ready
+--- RETURNS  PAUSE paused reason by at_ms
+--- FLAGS    allow-oom
+--- COST     O(1); 3 calls
+local function pause(e)
+  if e.paused == 1 and meta.paused ~= '1' then
+    keep('paused', '1')
+    keep('paused_reason', e.reason)
+    keep('paused_by', e.by)
+    keep('paused_at_ms', string.format(NUMBER, now))
+    event('queue.paused', '-', 'PAUSED', nil)
+  elseif e.paused == 0 and meta.paused == '1' then
+    keep('paused', '0')
+    keep('paused_reason', '')
+    keep('paused_by', e.by)
+    keep('paused_at_ms', string.format(NUMBER, now))
+    event('queue.resumed', '-', 'RESUMED', nil)
+    ring('any', math.max(1, call('ZCARD', k_ready .. 'any')))
+  end
+  return {'PAUSE', meta.paused or '0', meta.paused_reason or '', meta.paused_by or '', meta.paused_at_ms or '0'}
+end
+return run(pause)
