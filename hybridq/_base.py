@@ -82,7 +82,8 @@ class QueueBase:
         from .embedded import start_or_attach  # the server is needed only by those who bring none
 
         self._embedded = start_or_attach(None if data_dir is None else Path(data_dir))
-        return self._embedded.connector
+        connector: Connects = self._embedded.connector
+        return connector
 
     def _check_open(self) -> None:
         if self._closed:

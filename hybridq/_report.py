@@ -39,9 +39,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def rejected(cls, code: str, message: str) -> Report:
         """The job cannot be carried out here or anywhere; `code` names the reason."""
-        return cls(
-            outcome=Outcome.REJECTED, error={"code": code, "message": _plain(message)[:MESSAGE_CHARS_MAX]}
-        )
+        return cls(outcome=Outcome.REJECTED, error={"code": code, "message": _plain(message)[:MESSAGE_CHARS_MAX]})
 
     @classmethod
     def of(cls, raised: BaseException) -> Report:
@@ -81,9 +79,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             return await queue.release(lease)
         if self.outcome is Outcome.SUCCESS:
             return await queue.complete(lease, self.result, claim_next=claim_next)
-        return await queue.fail(
-            lease, self.error, outcome=self.outcome, delay_s=self.delay_s, claim_next=claim_next
-        )
+        return await queue.fail(lease, self.error, outcome=self.outcome, delay_s=self.delay_s, claim_next=claim_next)
 
 
 def describe(raised: BaseException) -> dict[str, str]:

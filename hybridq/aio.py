@@ -74,9 +74,7 @@ class AsyncQueue(_base.QueueBase):
         lease_s: float = 30.0,
         data_dir: Path | str | None = None,
     ) -> None:
-        super().__init__(
-            name, redis=redis, namespace=namespace, agent=agent, lease_s=lease_s, data_dir=data_dir
-        )
+        super().__init__(name, redis=redis, namespace=namespace, agent=agent, lease_s=lease_s, data_dir=data_dir)
         self.dead = AsyncDeadLetters(self)
         self._runner = AsyncRunner(self.connector, self._place)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -186,14 +184,14 @@ class AsyncQueue(_base.QueueBase):
         return list(claimed.leases)
 
     async def start(self, lease: Lease) -> Lease:
-        """Begin the work of a lease: the attempt is charged. Returns the lease, RUNNING; the same call again is harmless.
+        """Begin the work of a lease: the attempt is charged. Returns the lease, RUNNING. Harmless to repeat.
 
         Raises `JobCancelled` (do not run it), `StaleLease`, `NotLeaseHolder`, `JobNotFound`.
         """
         return await self._run(leases.start(self.root, lease, now_ms=self._now_ms))
 
     async def heartbeat(self, held: Iterable[Lease]) -> Beat:
-        """Push the end of leases to now + their `lease_s`. Returns which were renewed, lost, and are to be cancelled."""
+        """Push the end of leases to now + their `lease_s`. Returns which were renewed, lost, are to be cancelled."""
         beating = list(held)
         if not beating:
             return Beat(renewed=(), lost={}, cancel=())
@@ -256,7 +254,7 @@ class AsyncQueue(_base.QueueBase):
         return await self._run(jobs.reprioritise(self.root, job_id, priority, now_ms=self._now_ms))
 
     async def retry(self, job_id: str) -> JobStatus:
-        """Give a FAILED, CANCELLED or DEAD_LETTERED job a new life. Raises `NotTerminal`, `UniqueTaken`, `JobNotFound`."""
+        """Give an ended job that is not COMPLETED a new life. Raises `NotTerminal`, `UniqueTaken`, `JobNotFound`."""
         return await self._run(jobs.retry(self.root, job_id, now_ms=self._now_ms))
 
     async def job(self, job_id: str) -> Job:
@@ -318,7 +316,7 @@ class AsyncQueue(_base.QueueBase):
         """Return a context manager that claims one job, keeps its lease alive, and reports how the block ended."""
         from .hold import AsyncHold
 
-        return Hold(self, wait_s=wait_s, lease_s=lease_s)
+        return AsyncHold(self, wait_s=wait_s, lease_s=lease_s)
 
     async def close(self) -> None:
         """Answer waiting claims with nothing, see what was sent through, close the connections."""
@@ -355,7 +353,9 @@ class AsyncQueue(_base.QueueBase):
         if claim_next == 0:
             return await self._run(call)
         following = leases.claim_next(lease, self.root, queue=self.name, n=claim_next, now_ms=self._now_ms)
-        waiter = Waiter(lambda _: following, (lease.agent, claim_next, lease.lease_s, lease.started_by_claim), lease.lease_s)
+        waiter = Waiter(
+            lambda _: following, (lease.agent, claim_next, lease.lease_s, lease.started_by_claim), lease.lease_s
+        )
         lot = self._open_lot()
         # Made in one turn of the loop they travel together, in this order.
         finishing = self._coalescer.run(call)
@@ -403,7 +403,7 @@ class AsyncDeadLetters:
         limit: int = 50,
         cursor: str | None = None,
     ) -> JobPage:
-        """Return one page of dead letters, the latest death first. `reason`: max_attempts, lease_lost, never_started."""
+        """Return one page of dead letters, latest first. `reason`: max_attempts, lease_lost, never_started."""
         queue = self._queue
         return await queue._follow(
             _base.list_jobs(

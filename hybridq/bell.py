@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 import redis
@@ -45,14 +45,14 @@ class Ring(msgspec.Struct, frozen=True):
 
 
 def fallback_s(lease_s: float) -> float:
-    """Return how long a waiter sleeps at most without a ring: up to 5 s, a third of a lease when that is less, jittered."""
+    """Return how long a waiter sleeps at most without a ring: 5 s, or a third of a shorter lease, jittered."""
     return max(0.3, min(5.0, lease_s / 3)) * _jitter.uniform(0.8, 1.2)
 
 
 class AsyncBell:
     """Listens on the channels of all queues of a process and calls back; belongs to one event loop."""
 
-    _of: weakref.WeakKeyDictionary[Any, dict[Any, AsyncBell]] = weakref.WeakKeyDictionary()
+    _of: ClassVar[weakref.WeakKeyDictionary[Any, dict[Any, AsyncBell]]] = weakref.WeakKeyDictionary()
 
     @classmethod
     def shared(cls, connector: Connects) -> AsyncBell:
@@ -131,7 +131,7 @@ class AsyncBell:
 class SyncBell:
     """Lets threads wait for a ring. One of the waiting threads reads the connection, the others wait for its word."""
 
-    _of: weakref.WeakValueDictionary[Any, SyncBell] = weakref.WeakValueDictionary()
+    _of: ClassVar[weakref.WeakValueDictionary[Any, SyncBell]] = weakref.WeakValueDictionary()
     _making = threading.Lock()
 
     @classmethod
@@ -158,7 +158,7 @@ class SyncBell:
             return self._rings.setdefault(channel, 0)
 
     def wait(self, channel: str, mark: int, timeout_s: float) -> bool:
-        """Wait until `channel` rang since `mark`, at most `timeout_s` seconds. A subscription and a reconnect ring too."""
+        """Wait until `channel` rang since `mark`, at most `timeout_s` s. A subscription and a reconnect ring too."""
         deadline = time.monotonic() + timeout_s
         while True:
             with self._news:

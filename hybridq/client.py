@@ -71,9 +71,7 @@ class Queue(_base.QueueBase):
         lease_s: float = 30.0,
         data_dir: Path | str | None = None,
     ) -> None:
-        super().__init__(
-            name, redis=redis, namespace=namespace, agent=agent, lease_s=lease_s, data_dir=data_dir
-        )
+        super().__init__(name, redis=redis, namespace=namespace, agent=agent, lease_s=lease_s, data_dir=data_dir)
         self.dead = DeadLetters(self)
         self._runner = Runner(self.connector, self._place)
         self._bell = SyncBell.shared(self.connector)
@@ -123,9 +121,7 @@ class Queue(_base.QueueBase):
         call = jobs.enqueue(self.root, [spec], queue=self.name, on_conflict=on_conflict, now_ms=self._now_ms)
         return _base.single(self._run(call)[0])
 
-    def enqueue_many(
-        self, specs: Iterable[JobSpec], *, on_conflict: str = "return"
-    ) -> list[Enqueued | HybridqError]:
+    def enqueue_many(self, specs: Iterable[JobSpec], *, on_conflict: str = "return") -> list[Enqueued | HybridqError]:
         """Take many jobs in, in order. For each an `Enqueued` or the error of that job alone; the others go on."""
         call = jobs.enqueue(
             self.root, _base.specs_of(specs), queue=self.name, on_conflict=on_conflict, now_ms=self._now_ms
@@ -183,14 +179,14 @@ class Queue(_base.QueueBase):
             parked = True
 
     def start(self, lease: Lease) -> Lease:
-        """Begin the work of a lease: the attempt is charged. Returns the lease, RUNNING; the same call again is harmless.
+        """Begin the work of a lease: the attempt is charged. Returns the lease, RUNNING. Harmless to repeat.
 
         Raises `JobCancelled` (do not run it), `StaleLease`, `NotLeaseHolder`, `JobNotFound`.
         """
         return self._run(leases.start(self.root, lease, now_ms=self._now_ms))
 
     def heartbeat(self, held: Iterable[Lease]) -> Beat:
-        """Push the end of leases to now + their `lease_s`. Returns which were renewed, lost, and are to be cancelled."""
+        """Push the end of leases to now + their `lease_s`. Returns which were renewed, lost, are to be cancelled."""
         beating = list(held)
         if not beating:
             return Beat(renewed=(), lost={}, cancel=())
@@ -253,7 +249,7 @@ class Queue(_base.QueueBase):
         return self._run(jobs.reprioritise(self.root, job_id, priority, now_ms=self._now_ms))
 
     def retry(self, job_id: str) -> JobStatus:
-        """Give a FAILED, CANCELLED or DEAD_LETTERED job a new life. Raises `NotTerminal`, `UniqueTaken`, `JobNotFound`."""
+        """Give an ended job that is not COMPLETED a new life. Raises `NotTerminal`, `UniqueTaken`, `JobNotFound`."""
         return self._run(jobs.retry(self.root, job_id, now_ms=self._now_ms))
 
     def job(self, job_id: str) -> Job:
@@ -369,7 +365,7 @@ class DeadLetters:
         limit: int = 50,
         cursor: str | None = None,
     ) -> JobPage:
-        """Return one page of dead letters, the latest death first. `reason`: max_attempts, lease_lost, never_started."""
+        """Return one page of dead letters, latest first. `reason`: max_attempts, lease_lost, never_started."""
         queue = self._queue
         return queue._follow(
             _base.list_jobs(

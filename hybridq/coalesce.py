@@ -40,7 +40,7 @@ class Coalescer:
         """Script calls sent so far."""
 
     async def run(self, call: Call[T], *, orphan: Callable[[T], None] | None = None) -> T:
-        """Run a call together with others of this turn. `orphan` gets the value if the caller is cancelled meanwhile."""
+        """Run a call together with others of this turn. `orphan` gets the value if its caller was cancelled."""
         on_orphan = None if orphan is None else lambda replies: orphan(call.decode(replies))
         parts = split(call)
         futures = [self._submit(part, on_orphan) for part in parts]

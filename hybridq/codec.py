@@ -45,10 +45,8 @@ _line_decoder = msgspec.json.Decoder(list[Any])
 
 def encode_payload(payload: Any) -> bytes:
     """Return bytes as they are, anything else as JSON; raises `InvalidArgument` or `PayloadTooLarge`."""
-    if isinstance(payload, (bytes, bytearray, memoryview)):
-        raw = bytes(payload)
-    else:
-        raw = _encode("payload", payload)
+    is_bytes = isinstance(payload, (bytes, bytearray, memoryview))
+    raw = bytes(payload) if is_bytes else _encode("payload", payload)
     if len(raw) > PAYLOAD_BYTES_MAX:
         raise PayloadTooLarge("payload", len(raw), PAYLOAD_BYTES_MAX)
     return raw

@@ -118,8 +118,7 @@ class PayloadTooLarge(UsageError):
     def __init__(self, what: str, size_bytes: int, limit_bytes: int) -> None:
         self.what, self.size_bytes, self.limit_bytes = what, size_bytes, limit_bytes
         super().__init__(
-            f"{what}: {size_bytes} bytes are over the limit of {limit_bytes}; "
-            "store it elsewhere and send a reference"
+            f"{what}: {size_bytes} bytes are over the limit of {limit_bytes}; store it elsewhere and send a reference"
         )
 
 

@@ -1,8 +1,7 @@
-"""The heart: one thread that renews leases, whatever their holders are busy with.
+"""The heart: renews leases, whatever their holders are busy with, and says when one can no longer be relied on.
 
-It knows when a lease has to be renewed, and from when on its holder must take it for lost. A handler may
-block its event loop, or compute for minutes, and keep its job; a process that is stopped, or cut off, gives
-its jobs up by its own clock before Redis hands them to another.
+A handler may block its event loop, or compute for minutes, and keep its job; a process that is stopped, or cut
+off, gives its jobs up by its own clock before Redis hands them to another.
 
 ```
 claim sent ────── beat ────── beat ─── … no answer … ───┬─ not renewed in time ──── it ends in Redis
@@ -95,10 +94,12 @@ class _Beating:
 
 
 class Heart:
-    """Renews the leases of one queue object from one daemon thread, which lives while there are any.
+    """Renews the leases of one queue object from two daemon threads, which live while there are any.
 
-    The thread has a client of its own, so that nothing a holder does can delay a renewal. `clock` and `rng`
-    are for tests; callbacks run in the thread and must return at once.
+    `hybridq-beat` sends the renewals, with a client of its own, so that nothing a holder does can delay them.
+    `hybridq-watch` only reads the clock: a renewal may hang in a dead connection or a name lookup for longer than
+    a lease lasts, and the lease has to be given up all the same. Callbacks run in these threads, must return at
+    once and must not raise. `clock` and `rng` are for tests.
     """
 
     def __init__(
@@ -115,8 +116,9 @@ class Heart:
         self._rng = rng or random.Random()
         self._changed = threading.Condition()
         self._beating: dict[str, _Beating] = {}
-        self._thread: threading.Thread | None = None
-        self._wakes_at = 0.0
+        self._threads: tuple[threading.Thread, ...] = ()
+        self._life: object | None = None
+        self._beat_wakes_at = self._watch_wakes_at = 0.0
         self._in_trouble = False
 
     def add(
@@ -143,11 +145,10 @@ class Heart:
         with self._changed:
             before = self._beating.get(lease.job_id)
             self._beating[lease.job_id] = one
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="hybridq-beat", daemon=True)
-                self._thread.start()
-            elif next_at < self._wakes_at:
-                self._changed.notify()
+            if self._life is None:
+                self._start()
+            elif next_at < self._beat_wakes_at or one.ends_at < self._watch_wakes_at:
+                self._changed.notify_all()
         if before is not None and before.lease.fence < lease.fence:
             # The same job came to us twice, so its first lease is over; a beat names jobs, and cannot carry
             # both.
@@ -166,62 +167,77 @@ class Heart:
             return one.ends_at
 
     def close(self) -> None:
-        """Forget every lease and end the thread; they run out unless they are finished."""
+        """Forget every lease and end the threads; what is not finished runs out."""
         with self._changed:
             self._beating.clear()
-            thread, self._thread = self._thread, None
-            self._changed.notify()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(REPLY_WAIT_S[1])
+            self._life = None
+            self._changed.notify_all()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(2 * REPLY_WAIT_S[1])
+
+    def _start(self) -> None:
+        # Threads end when the life they were started for is not the heart's any more.
+        self._life = life = object()
+        self._threads = (
+            threading.Thread(target=self._keep_beating, args=(life,), name="hybridq-beat", daemon=True),
+            threading.Thread(target=self._keep_watch, args=(life,), name="hybridq-watch", daemon=True),
+        )
+        for thread in self._threads:
+            thread.start()
 
     def _interval_s(self, lease: Lease) -> float:
         return lease.lease_s / BEATS_PER_LEASE * self._rng.uniform(1 - JITTER, 1 + JITTER)
 
-    # -- in the thread -------------------------------------------------------------------------------
+    # -- the thread that watches -----------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _keep_watch(self, life: object) -> None:
+        while (expired := self._wait_for_end(life)) is not None:
+            for one in expired:
+                one.on_lost(NOT_RENEWED)
+
+    def _wait_for_end(self, life: object) -> list[_Beating] | None:
+        """Sleep until leases have run out; return them, or None when the thread has to end."""
+        with self._changed:
+            while self._life is life:
+                now = self._clock()
+                expired = [one for one in self._beating.values() if now >= one.ends_at]
+                if expired:
+                    for one in expired:
+                        del self._beating[one.lease.job_id]
+                    return expired
+                self._watch_wakes_at = min([now + LOOK_S_MAX, *(one.ends_at for one in self._beating.values())])
+                self._changed.wait(self._watch_wakes_at - now)
+        return None
+
+    # -- the thread that beats -------------------------------------------------------------------------
+
+    def _keep_beating(self, life: object) -> None:
         client = _Client(self._name, self._namespace, self._agent, self._connector)
         try:
-            while (work := self._wait_for_work()) is not None:
-                expired, due = work
-                for one in expired:
-                    one.on_lost(NOT_RENEWED)
-                if due:
-                    self._beat(client, due)
+            while (due := self._wait_for_due(life)) is not None:
+                self._beat(client, due)
         finally:
             client.close()
 
-    def _wait_for_work(self) -> tuple[list[_Beating], list[_Beating]] | None:
-        """Sleep until leases have run out or are due; return both, or None when the thread has to end."""
-        me = threading.current_thread()
+    def _wait_for_due(self, life: object) -> list[_Beating] | None:
+        """Sleep until leases are due; return them, or None when the thread has to end."""
         idle_since = self._clock()
         with self._changed:
-            while self._thread is me:
+            while self._life is life:
                 now = self._clock()
-                expired = [one for one in self._beating.values() if now >= one.ends_at]
-                for one in expired:
-                    del self._beating[one.lease.job_id]
-                due = self._due(now)
-                if expired or due:
-                    return expired, due
-                if not self._beating and now - idle_since >= IDLE_S:
-                    self._thread = None
-                    return None
+                if any(now >= one.next_at for one in self._beating.values()):
+                    # What is due soon travels along: many leases should not become many round trips.
+                    return [one for one in self._beating.values() if now >= one.next_at - one.lease.lease_s / 15]
                 if self._beating:
                     idle_since = now
-                self._sleep(now)
+                elif now - idle_since >= IDLE_S:
+                    self._life = None
+                    self._changed.notify_all()
+                    return None
+                self._beat_wakes_at = min([now + LOOK_S_MAX, *(one.next_at for one in self._beating.values())])
+                self._changed.wait(self._beat_wakes_at - now)
         return None
-
-    def _due(self, now: float) -> list[_Beating]:
-        if not any(now >= one.next_at for one in self._beating.values()):
-            return []
-        # What is due soon travels along: many leases should not become many round trips.
-        return [one for one in self._beating.values() if now >= one.next_at - one.lease.lease_s / 15]
-
-    def _sleep(self, now: float) -> None:
-        instants = [min(one.next_at, one.ends_at) for one in self._beating.values()]
-        self._wakes_at = min([*instants, now + LOOK_S_MAX])
-        self._changed.wait(max(0.0, self._wakes_at - now))
 
     def _beat(self, client: _Client, due: Sequence[_Beating]) -> None:
         # Renewals count from the moment of sending: when Redis got it cannot be earlier than that.
@@ -264,9 +280,7 @@ class Heart:
     def _note(self, problem: Exception | None) -> None:
         if problem is not None and not self._in_trouble:
             known = isinstance(problem, HybridqError)
-            log.warning(
-                "heart.trouble", queue=self._name, error_type=type(problem).__name__, exc_info=not known
-            )
+            log.warning("heart.trouble", queue=self._name, error_type=type(problem).__name__, exc_info=not known)
         elif problem is None and self._in_trouble:
             log.info("heart.recovered", queue=self._name)
         self._in_trouble = problem is not None

@@ -50,9 +50,7 @@ class _Held:
         """Return what to tell the queue at exit; None: nothing, since the lease is not ours to end."""
         if raised is None:
             return (
-                Report(outcome=Outcome.CANCELLED)
-                if cancelled
-                else Report(outcome=Outcome.SUCCESS, result=self.result)
+                Report(outcome=Outcome.CANCELLED) if cancelled else Report(outcome=Outcome.SUCCESS, result=self.result)
             )
         if self.lost_reason is not None or isinstance(raised, StaleLease):
             return None
@@ -62,9 +60,7 @@ class _Held:
 
     def _unreported(self, lease: Lease, problem: HybridqError) -> None:
         # The exception of the block is on its way up and says more; the lease runs out by itself.
-        log.warning(
-            "hold.unreported", job_id=lease.job_id, fence=lease.fence, error_type=type(problem).__name__
-        )
+        log.warning("hold.unreported", job_id=lease.job_id, fence=lease.fence, error_type=type(problem).__name__)
 
 
 class Hold(_Held):
@@ -120,9 +116,7 @@ class Hold(_Held):
         if lease is None:
             return
         ends_at = heart_of(self._queue).remove(lease)
-        report = self._report(
-            raised, cancelled=isinstance(raised, JobCancelled) and self.cancel_requested.is_set()
-        )
+        report = self._report(raised, cancelled=isinstance(raised, JobCancelled) and self.cancel_requested.is_set())
         if report is None:
             return
         try:

@@ -5,13 +5,14 @@ Durations end in `_s` (seconds), instants in `_at` (aware UTC datetimes).
 
 from __future__ import annotations
 
+import builtins
 import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
-from .lifecycle import JobStatus, Outcome, Priority
+from .lifecycle import JobStatus, Priority
 
 __all__ = [
     "Attempt",
@@ -41,14 +42,14 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     pass
 
 
-class Backoff(_Struct):
+class Backoff(_Struct, frozen=True, kw_only=True):
     """How long a failed job waits: a random time up to min(`max_s`, `base_s` · 2^(attempt - 1)) (full jitter)."""
 
     base_s: float = 5.0
     max_s: float = 300.0
 
 
-class JobSpec(_Struct):
+class JobSpec(_Struct, frozen=True, kw_only=True):
     """What a producer asks for. `payload` is bytes, sent as they are, or anything msgspec can encode as JSON."""
 
     type: str = "job"
@@ -69,7 +70,7 @@ class JobSpec(_Struct):
     trace_id: str | None = None
 
 
-class Enqueued(_Struct):
+class Enqueued(_Struct, frozen=True, kw_only=True):
     """Answer of enqueue: the job's id and status; `created` is False when the job (or its unique key) was there."""
 
     job_id: str
@@ -79,7 +80,7 @@ class Enqueued(_Struct):
     """True when the answer is another job, which holds the unique key."""
 
 
-class Attempt(_Struct):
+class Attempt(_Struct, frozen=True, kw_only=True):
     """One lease of a job that has ended, with what its holder reported."""
 
     number: int
@@ -99,7 +100,7 @@ class Attempt(_Struct):
     """A completion that came after the lease was lost: {outcome, at_ms, error}; evidence only."""
 
 
-class Job(_Struct):
+class Job(_Struct, frozen=True, kw_only=True):
     """A job as Redis holds it now."""
 
     job_id: str
@@ -142,13 +143,13 @@ class Job(_Struct):
     @overload
     def decode(self) -> Any: ...
     @overload
-    def decode(self, as_type: type[T]) -> T: ...
+    def decode(self, as_type: builtins.type[T]) -> T: ...
     def decode(self, as_type: Any = Any) -> Any:
         """Return the payload read as JSON into `as_type`; raises `msgspec.DecodeError` when it is something else."""
         return msgspec.json.decode(self.payload, type=as_type)
 
 
-class Lease(_Struct):
+class Lease(_Struct, frozen=True, kw_only=True):
     """One agent's right to one run of one job, until its end; renew it by heartbeat."""
 
     job_id: str
@@ -184,13 +185,13 @@ class Lease(_Struct):
     @overload
     def decode(self) -> Any: ...
     @overload
-    def decode(self, as_type: type[T]) -> T: ...
+    def decode(self, as_type: builtins.type[T]) -> T: ...
     def decode(self, as_type: Any = Any) -> Any:
         """Return the payload read as JSON into `as_type`; raises `msgspec.DecodeError` when it is something else."""
         return msgspec.json.decode(self.payload, type=as_type)
 
 
-class CancelRequest(_Struct):
+class CancelRequest(_Struct, frozen=True, kw_only=True):
     """Somebody asked for the job to stop: `mode` is "graceful" or "kill", after `grace_s` seconds."""
 
     job_id: str
@@ -198,7 +199,7 @@ class CancelRequest(_Struct):
     grace_s: float
 
 
-class Beat(_Struct):
+class Beat(_Struct, frozen=True, kw_only=True):
     """Answer of heartbeat: ids renewed, ids lost with the reason, and cancel requests to obey."""
 
     renewed: tuple[str, ...]
@@ -206,7 +207,7 @@ class Beat(_Struct):
     cancel: tuple[CancelRequest, ...]
 
 
-class Finished(_Struct):
+class Finished(_Struct, frozen=True, kw_only=True):
     """Answer of complete, fail and release: what the job is now; `replayed` when this very call was answered before."""
 
     job_id: str
@@ -223,7 +224,7 @@ class Finished(_Struct):
         return self.status in (JobStatus.QUEUED, JobStatus.SCHEDULED)
 
 
-class Cancelled(_Struct):
+class Cancelled(_Struct, frozen=True, kw_only=True):
     """Answer of cancel: CANCELLED at once, or `requested`: the holder learns it at its next heartbeat."""
 
     job_id: str
@@ -231,21 +232,21 @@ class Cancelled(_Struct):
     requested: bool
 
 
-class Replayed(_Struct):
+class Replayed(_Struct, frozen=True, kw_only=True):
     """Answer of a replay: ids that wait again, and ids left alone with the reason."""
 
     replayed: tuple[str, ...]
     skipped: Mapping[str, str]
 
 
-class Purged(_Struct):
+class Purged(_Struct, frozen=True, kw_only=True):
     """Answer of a purge: ids deleted for good, and ids left alone with the reason."""
 
     purged: tuple[str, ...]
     skipped: Mapping[str, str]
 
 
-class Pause(_Struct):
+class Pause(_Struct, frozen=True, kw_only=True):
     """Whether a queue hands out jobs; if not: why, who said so, since when."""
 
     paused: bool
@@ -254,7 +255,7 @@ class Pause(_Struct):
     at: dt.datetime | None = None
 
 
-class Upkeep(_Struct):
+class Upkeep(_Struct, frozen=True, kw_only=True):
     """Answer of upkeep: jobs moved by this step; `more` when it stopped at its bound, so call again."""
 
     requeued: int
@@ -266,14 +267,14 @@ class Upkeep(_Struct):
     """Seconds until the next job is due or the next lease ends; None when nothing is waiting for a time."""
 
 
-class JobPage(_Struct):
+class JobPage(_Struct, frozen=True, kw_only=True):
     """One page of a list; `next_cursor` continues it, None at the end. Not a snapshot."""
 
     items: tuple[Job, ...]
     next_cursor: str | None
 
 
-class WindowStats(_Struct):
+class WindowStats(_Struct, frozen=True, kw_only=True):
     """Waits and runs inside a window; 0 where there are no samples."""
 
     window_s: float
@@ -288,7 +289,7 @@ class WindowStats(_Struct):
     throughput_per_minute: float
 
 
-class QueueStats(_Struct):
+class QueueStats(_Struct, frozen=True, kw_only=True):
     """Gauges (now), totals (ever) and a window of one queue."""
 
     queued: int

@@ -86,7 +86,7 @@ def new_job_id() -> str:
 
 
 def short_key(key: str) -> str:
-    """Return `key` itself up to 64 bytes, else a digest of it: record fields stay small, so the record stays compact."""
+    """Return `key` itself up to 64 bytes, else a digest of it: so the record's fields stay small."""
     raw = key.encode()
     if len(raw) <= SHORT_KEY_BYTES_MAX:
         return key

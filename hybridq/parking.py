@@ -20,7 +20,6 @@ from .call import Call
 from .coalesce import Coalescer
 from .errors import HybridqError
 from .job import Lease
-from .ops import leases
 from .ops.leases import Claimed
 
 __all__ = ["Lot", "Waiter"]
@@ -61,7 +60,7 @@ class Lot:
         self._releases: set[asyncio.Task[Any]] = set()
 
     async def wait(self, waiter: Waiter, wait_s: float) -> tuple[Lease, ...]:
-        """Return what the waiter is given within `wait_s` seconds; empty when nothing came. Raises what claims raise."""
+        """Return what the waiter is given within `wait_s` seconds; empty when nothing came."""
         self._waiters.append(waiter)
         self._announce(1)
         if self._pump is None or self._pump.done():
@@ -73,7 +72,7 @@ class Lot:
             self._forget(waiter)
 
     def hand_over(self, waiter: Waiter, given: tuple[Lease, ...]) -> None:
-        """Give leases to a waiter, or when it is gone to the next that asked for the same, or back to the queue."""
+        """Give leases to a waiter; when it is gone, to the next that asked for the same, or back to the queue."""
         if not given:
             return
         takers = [waiter, *(other for other in self._waiters if other.like == waiter.like)]

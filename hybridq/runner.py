@@ -34,7 +34,17 @@ T = TypeVar("T")
 SCHEMA: Final = "1"
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 
-_NOT_DONE: Final = ("LOADING", "READONLY", "MASTERDOWN", "NOREPLICAS", "MISCONF", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNKILLABLE")
+_NOT_DONE: Final = (
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "MISCONF",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "BUSY",
+    "UNKILLABLE",
+)
 """Errors that Redis gives before a script's first write: nothing was done."""
 
 
@@ -149,7 +159,7 @@ def _maybe_done(problem: Exception) -> bool:
 
 
 def _translate(problem: Exception, call: Call[Any], place: Place, doubt: BaseException | None) -> HybridqError:
-    """Return the error of hybridq for one of redis-py; its cause is kept. `doubt`: an earlier sending may have worked."""
+    """Return our error for one of redis-py, its cause kept. `doubt`: an earlier sending may have worked."""
     error = _translated(problem, call, place)
     reads_only = "no-writes" in call.script.header.flags
     if isinstance(error, OutcomeUnknown) and reads_only:
@@ -188,7 +198,7 @@ class Runner:
         return call.decode(replies)
 
     def run_pair(self, first: Call[Any], second: Call[Any]) -> tuple[Any, Any]:
-        """Run two calls in one round trip, in order; an error of the first is raised before the second's value is looked at."""
+        """Run two calls in one round trip, in order. Raises the first's error before the second's."""
         exchanges = [exchange(first, self._place), exchange(second, self._place)]
         requests = [next(one) for one in exchanges]
         answers = self._send_all(requests)
@@ -215,7 +225,7 @@ class Runner:
             client = self._connected()
             if isinstance(request, Load):
                 return client.script_load(request.script.text)
-            return client.execute_command(*request.command())
+            return client.execute_command(*request.command())  # type: ignore[no-untyped-call]
         except (redis.exceptions.RedisError, OSError) as problem:
             return problem
 

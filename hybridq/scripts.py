@@ -35,9 +35,7 @@ from .keys import FAMILIES
 
 __all__ = ["Header", "Parameter", "Script", "load", "locate", "verbs"]
 
-_KEYWORD: Final = re.compile(
-    r"--- (COMMON|EACH|BATCH_MAX|USES|READS|WRITES|MAY_WRITE|MOVES|RETURNS|FLAGS|COST) +(.*)"
-)
+_KEYWORD: Final = re.compile(r"--- (COMMON|EACH|BATCH_MAX|USES|READS|WRITES|MAY_WRITE|MOVES|RETURNS|FLAGS|COST) +(.*)")
 _PRIORITIES: Final = ("CRITICAL", "HIGH", "NORMAL", "LOW")
 
 
@@ -263,7 +261,7 @@ def _preamble(own: Header, headers: list[Header]) -> list[str]:
 def _zset_keys(written: set[str]) -> list[str]:
     keys = []
     for name in sorted(written):
-        suffix, kind = FAMILIES[name]
+        kind = FAMILIES[name][1]
         if kind != "zset" or name == "held":
             continue
         if name == "ready":
@@ -283,9 +281,8 @@ def _argument_lines(own: Header, parameters: list[Parameter]) -> list[str]:
     if width:
         lines.append(f"local batch = (#ARGV - {first}) / {width}")
         lines.append(f"if batch < 1 or batch > {own.batch_max} or batch % 1 ~= 0 then")
-        lines.append(
-            f"  return redis.error_reply('HQ_ARG arguments: {first} and then 1 to {own.batch_max} times {width} are needed, not ' .. #ARGV)"
-        )
+        wanted = f"{first} and then 1 to {own.batch_max} times {width} are needed"
+        lines.append(f"  return redis.error_reply('HQ_ARG arguments: {wanted}, not ' .. #ARGV)")
     else:
         lines.append(f"if #ARGV ~= {first} then")
         lines.append(f"  return redis.error_reply('HQ_ARG arguments: {first} are needed, not ' .. #ARGV)")

@@ -20,13 +20,11 @@ TEXT_MAX: Final = 500
 
 def member(what: str, value: object, kind: type[E]) -> E:
     """Return the member of an enum for a member or its value, in either case."""
-    try:
-        return kind(value)
-    except ValueError:
+    if isinstance(value, str):
         for one in kind:
-            if isinstance(value, str) and value.upper() == one.value.upper():
+            if value.upper() == one.value.upper():
                 return one
-        raise InvalidArgument(what, value, "one of " + ", ".join(one.value for one in kind)) from None
+    raise InvalidArgument(what, value, "one of " + ", ".join(one.value for one in kind))
 
 
 def integer(what: str, value: object, low: int, high: int) -> int:

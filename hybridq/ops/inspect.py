@@ -134,7 +134,9 @@ def _pairs(flat: Sequence[Any]) -> dict[str, int]:
     return {flat[i].decode(): int(flat[i + 1]) for i in range(0, len(flat), 2)}
 
 
-def _window(window_s: float, minutes: Iterable[Sequence[Any]], ever: Mapping[str, int], now: Mapping[str, int]) -> WindowStats:
+def _window(
+    window_s: float, minutes: Iterable[Sequence[Any]], ever: Mapping[str, int], now: Mapping[str, int]
+) -> WindowStats:
     waits: dict[int, int] = {}
     runs: dict[int, int] = {}
     outcomes: dict[str, int] = {}

@@ -103,7 +103,9 @@ def _value_or_error(one: Callable[..., Any], *args: Any) -> Any:
         return error
 
 
-def cancel(root: str, job_id: str, *, mode: str = "graceful", grace_s: float = 10.0, now_ms: int = 0) -> Call[Cancelled]:
+def cancel(
+    root: str, job_id: str, *, mode: str = "graceful", grace_s: float = 10.0, now_ms: int = 0
+) -> Call[Cancelled]:
     """Cancel a job: at once while it waits, by request while it is leased. Raises `AlreadyTerminal`, `JobNotFound`."""
     if mode not in ("graceful", "kill"):
         raise InvalidArgument("mode", mode, "graceful or kill")

@@ -170,9 +170,7 @@ def heartbeat(root: str, leases: Sequence[Lease], *, now_ms: int = 0) -> Call[Be
                 continue
             renewed.append(lease.job_id)
             if reply[2]:
-                cancel.append(
-                    CancelRequest(job_id=lease.job_id, mode=reply[2].decode(), grace_s=to_s(int(reply[3])))
-                )
+                cancel.append(CancelRequest(job_id=lease.job_id, mode=reply[2].decode(), grace_s=to_s(int(reply[3]))))
         return Beat(renewed=tuple(renewed), lost=lost, cancel=tuple(cancel))
 
     return _args.simple("heartbeat", root, now_ms, [_args.lease_entry(lease) for lease in leases], decode)
