@@ -30,7 +30,7 @@ Flow = Generator[Call[Any], Any, T]
 """Steps of a call: yields Calls, is sent their values, returns the whole's value."""
 
 PAGES_MAX: Final = 10
-BULK: Final = 100
+BULK: Final = 50
 
 
 def default_agent() -> str:

@@ -139,7 +139,7 @@ class Queue(_base.QueueBase):
         agent: str | None = None,
         holding: Iterable[Lease] | None = None,
     ) -> list[Lease]:
-        """Lease up to `n` (1 to 100) of the most urgent jobs; an empty list when there are none within `wait_s`.
+        """Lease up to `n` (1 to 100) of the most urgent jobs, at most 50 a call; empty when none came within `wait_s`.
 
         `start` claims straight into RUNNING. The same `request_id` again gets the same leases while they live.
         `holding`, when given, is all this agent holds: what else it was given and never confirmed goes back.

@@ -24,13 +24,15 @@ __all__ = ["SpecHeader", "digest_of", "encode_fragment", "encode_payload", "read
 PAYLOAD_BYTES_MAX: Final = 262_144
 RESULT_BYTES_MAX: Final = 262_144
 FAILURE_BYTES_MAX: Final = 8_192
+TIMEOUT_MS_DEFAULT: Final = 3_600_000
 
 
 class SpecHeader(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """First line of a spec: what never changes and Lua need not know. Durations in milliseconds."""
 
     type: str = "job"
-    timeout_ms: int = 3_600_000
+    timeout_ms: int | None = None
+    """None: `TIMEOUT_MS_DEFAULT`, so that the usual spec stays short."""
     unique: str | None = None
     tags: Mapping[str, str] = {}
     labels: tuple[str, ...] = ()
@@ -110,7 +112,7 @@ def read_lease(queue: str, fields: Sequence[Any]) -> Lease:
         deliveries=int(deliveries),
         generation=int(generation),
         lease_s=to_s(int(lease_ms)),
-        timeout_s=to_s(header.timeout_ms),
+        timeout_s=to_s(header.timeout_ms or TIMEOUT_MS_DEFAULT),
         tags=header.tags,
         enqueued_at=ms_to_instant(int(since)),
         started_by_claim=running,
@@ -146,7 +148,7 @@ def read_job(queue: str, job_id: str, fields: Sequence[Any]) -> Job:
         max_attempts=number("max_attempts", 3),
         deliveries=number("deliveries"),
         generation=number("generation"),
-        timeout_s=to_s(header.timeout_ms),
+        timeout_s=to_s(header.timeout_ms or TIMEOUT_MS_DEFAULT),
         retry=Backoff(base_s=to_s(number("retry_base_ms", 5000)), max_s=to_s(number("retry_max_ms", 300_000))),
         unique=header.unique,
         tags=header.tags,

@@ -4,7 +4,7 @@
 --- EACH     job_id name
 ---          mode graceful/kill
 ---          grace_ms integer 0..86400000
---- BATCH_MAX 100
+--- BATCH_MAX 50
 --- USES     move run
 --- MOVES    cancel:QUEUED>CANCELLED cancel:SCHEDULED>CANCELLED cancel:BLOCKED>CANCELLED
 --- RETURNS  CANCELLED | REQUESTED status | TERMINAL status | NOT_FOUND

@@ -13,7 +13,7 @@
 ---          jitter integer 0..1048575 | a random number, for full jitter: Lua's own is the same in every script
 ---          failure text 0..16384 | JSON without a line break
 ---          result text 0..1048576 | JSON without a line break
---- BATCH_MAX 100
+--- BATCH_MAX 50
 --- USES     lease attempts run
 --- MOVES    complete:RUNNING>COMPLETED complete:RUNNING>FAILED complete:RUNNING>SCHEDULED complete:RUNNING>QUEUED
 --- MOVES    complete:RUNNING>DEAD_LETTERED complete:RUNNING>CANCELLED complete:CLAIMED>FAILED complete:CLAIMED>SCHEDULED

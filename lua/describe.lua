@@ -2,7 +2,7 @@
 ---
 --- COMMON   now_ms integer 0..9007199254740991 | not used; every verb takes it
 --- EACH     job_id name
---- BATCH_MAX 200
+--- BATCH_MAX 100
 --- READS    meta job spec result all leased finished dead
 --- RETURNS  JOB record spec result seq deadline_ms finished_ms | NOT_FOUND
 --- FLAGS    no-writes

@@ -5,7 +5,7 @@
 ---          fence integer 1..9007199254740991
 ---          lease_id text 32..32
 ---          agent name
---- BATCH_MAX 200
+--- BATCH_MAX 100
 --- USES     lease run
 --- RETURNS  RENEWED lease_ms cancel_mode cancel_grace_ms | STALE_LEASE status | NOT_HOLDER | NOT_FOUND
 --- FLAGS    allow-oom

@@ -2,7 +2,7 @@
 ---
 --- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
 --- EACH     job_id name
---- BATCH_MAX 100
+--- BATCH_MAX 50
 --- USES     erase record run
 --- MOVES    purge:DEAD_LETTERED>NEW
 --- WRITES   dead: deletes only

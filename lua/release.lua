@@ -6,7 +6,7 @@
 ---          lease_id text 32..32
 ---          agent name
 ---          delay_ms integer 0..31622400000
---- BATCH_MAX 100
+--- BATCH_MAX 50
 --- USES     lease give_back run
 --- WRITES   result: one field a record with a history, at most 32 lines, deleted with the record
 --- RETURNS  RELEASED status delay_ms | STALE_LEASE status | NOT_HOLDER | NOT_FOUND

@@ -3,7 +3,7 @@
 --- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
 --- EACH     job_id name
 ---          only dead/any | dead: dead letters alone; any: also FAILED and CANCELLED
---- BATCH_MAX 100
+--- BATCH_MAX 50
 --- USES     move run
 --- MOVES    replay:FAILED>QUEUED replay:CANCELLED>QUEUED replay:DEAD_LETTERED>QUEUED
 --- RETURNS  REPLAYED status | NOT_TERMINAL status | UNIQUE_TAKEN job_id | NOT_FOUND

@@ -3,7 +3,7 @@
 --- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
 --- EACH     job_id name
 ---          priority CRITICAL/HIGH/NORMAL/LOW
---- BATCH_MAX 100
+--- BATCH_MAX 50
 --- USES     move run
 --- RETURNS  CHANGED status | TERMINAL status | NOT_FOUND
 --- FLAGS    allow-oom

@@ -5,7 +5,7 @@
 ---          fence integer 1..9007199254740991
 ---          lease_id text 32..32
 ---          agent name
---- BATCH_MAX 100
+--- BATCH_MAX 50
 --- USES     lease run
 --- MOVES    start:CLAIMED>RUNNING start:CLAIMED>CANCELLED
 --- RETURNS  STARTED attempt | CANCELLED | STALE_LEASE status | NOT_HOLDER | NOT_FOUND

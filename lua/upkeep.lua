@@ -5,7 +5,7 @@
 --- USES     upkeep
 --- RETURNS  DID requeued dead_lettered promoted trimmed more next_due_ms
 --- FLAGS    allow-oom
---- COST     O(k log n), k ≤ 25 leases and jobs, 200 records; about 10 calls a moved job
+--- COST     O(k log n), k ≤ 25 leases, 25 jobs, 100 records; about 10 calls a moved job
 upkeep()
 local due = next_due()
 close()

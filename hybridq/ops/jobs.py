@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from .._units import YEAR_S, instant_to_ms, to_ms
 from ..call import Call, Reply
-from ..codec import SpecHeader, digest_of, encode_payload, spec_text, unique_field
+from ..codec import TIMEOUT_MS_DEFAULT, SpecHeader, digest_of, encode_payload, spec_text, unique_field
 from ..errors import (
     AlreadyTerminal,
     HybridqError,
@@ -46,9 +46,10 @@ def prepare(spec: JobSpec) -> tuple[Any, ...]:
     max_ms = to_ms("retry.max_s", spec.retry.max_s, spec.retry.base_s, 86_400)
     if spec.unique is not None and not spec.unique:
         raise InvalidArgument("unique", spec.unique, "1 to 256 bytes of text")
+    timeout_ms = to_ms("timeout_s", spec.timeout_s, 0.001, YEAR_S)
     header = SpecHeader(
         type=_args.text("type", spec.type, 64),
-        timeout_ms=to_ms("timeout_s", spec.timeout_s, 0.001, YEAR_S),
+        timeout_ms=None if timeout_ms == TIMEOUT_MS_DEFAULT else timeout_ms,
         unique=_args.text("unique", spec.unique, 256) or None,
         tags=_args.tags(spec.tags),
         request_id=_args.text("request_id", spec.request_id, 128) or None,

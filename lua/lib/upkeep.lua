@@ -7,7 +7,7 @@
 --- MOVES    promote:SCHEDULED>QUEUED
 --- MOVES    trim:COMPLETED>NEW trim:FAILED>NEW trim:CANCELLED>NEW trim:EXPIRED>NEW trim:DEAD_LETTERED>NEW
 local STEP = 25
-local TRIM_STEP = 200
+local TRIM_STEP = 100
 local LEASE_MS_MAX = 3600000
 local did = {requeued = 0, dead_lettered = 0, promoted = 0, trimmed = 0, more = 0}
 -- A lease that could not be renewed because Redis was away, or everybody was cut off, gets one lease of grace.
