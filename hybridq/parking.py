@@ -25,7 +25,7 @@ from .ops.leases import Claimed
 __all__ = ["Lot", "Waiter"]
 
 log = structlog.get_logger("hybridq")
-BATCH_MAX: Final = 100
+BATCH_MAX: Final = 50
 
 
 class Waiter:

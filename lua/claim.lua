@@ -12,7 +12,7 @@
 ---          lease_ms integer 1000..3600000
 ---          start integer 0..1 | 1: straight into RUNNING
 ---          holding text 0..8192 | fences the agent holds, each between commas; empty: not said
---- BATCH_MAX 100
+--- BATCH_MAX 50
 --- USES     upkeep give_back
 --- MOVES    claim:QUEUED>CLAIMED claim:QUEUED>RUNNING
 --- READS    agent spec
