@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -84,8 +85,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def describe(raised: BaseException) -> dict[str, str]:
     """Return type, message and end of the traceback of an exception, bounded to fit into a job's record."""
-    error = _error(type(raised).__name__, str(raised))
-    error["traceback"] = _tail("".join(traceback.format_exception(raised)), TRACEBACK_CHARS_MAX)
+    error = _error(type(raised).__name__, _text_of(lambda: str(raised)))
+    lines = _text_of(lambda: "".join(traceback.format_exception(raised)))
+    error["traceback"] = _tail(lines, TRACEBACK_CHARS_MAX)
     while len(msgspec.json.encode(error)) > ERROR_BYTES_MAX:
         error["traceback"] = _tail(error["traceback"], len(error["traceback"]) // 2)
     return error
@@ -93,6 +95,13 @@ def describe(raised: BaseException) -> dict[str, str]:
 
 def _error(kind: str, message: str) -> dict[str, str]:
     return {"type": kind, "message": _plain(message)[:MESSAGE_CHARS_MAX]}
+
+
+def _text_of(make: Callable[[], str]) -> str:
+    try:
+        return make()
+    except Exception as problem:  # an exception's text is made by code of its own, which may fail as well
+        return f"<no text: {type(problem).__name__}>"
 
 
 def _plain(text: str) -> str:

@@ -365,8 +365,6 @@ class AsyncQueue(_base.QueueBase):
             if isinstance(claimed, leases.Claimed):
                 lot.hand_over(waiter, claimed.leases)
             raise finished
-        if isinstance(claimed, BaseException):
-            raise claimed
         return leases.with_next(finished, claimed)
 
     def _open_lot(self) -> Lot:

@@ -346,7 +346,11 @@ class Queue(_base.QueueBase):
         if claim_next == 0:
             return self._runner.run(call)
         following = leases.claim_next(lease, self.root, queue=self.name, n=claim_next, now_ms=self._now_ms)
-        finished, claimed = self._runner.run_pair(call, following)
+        finished, claimed = self._runner.run_all([call, following])
+        if isinstance(finished, HybridqError):
+            for given in getattr(claimed, "leases", ()):
+                self.release(given)
+            raise finished
         return leases.with_next(finished, claimed)
 
 

@@ -197,13 +197,17 @@ class Runner:
             replies += self._drive(exchange(part, self._place))
         return call.decode(replies)
 
-    def run_pair(self, first: Call[Any], second: Call[Any]) -> tuple[Any, Any]:
-        """Run two calls in one round trip, in order. Raises the first's error before the second's."""
-        exchanges = [exchange(first, self._place), exchange(second, self._place)]
-        requests = [next(one) for one in exchanges]
-        answers = self._send_all(requests)
-        values = [self._drive(one, answer) for one, answer in zip(exchanges, answers, strict=True)]
-        return first.decode(values[0]), second.decode(values[1])
+    def run_all(self, calls: Sequence[Call[Any]]) -> list[Any]:
+        """Run calls in one round trip, in order; for each its value, or its error."""
+        exchanges = [exchange(call, self._place) for call in calls]
+        answers = self._send_all([next(one) for one in exchanges])
+        results: list[Any] = []
+        for call, steps, answer in zip(calls, exchanges, answers, strict=True):
+            try:
+                results.append(call.decode(self._drive(steps, answer)))
+            except HybridqError as error:
+                results.append(error)
+        return results
 
     def close(self) -> None:
         """Close the connections; the runner cannot be used afterwards."""

@@ -97,9 +97,7 @@ def parse(url: str) -> Address:
 
 def _socket(shown: str, netloc: str, path: str) -> str:
     if netloc or not path.strip("/"):
-        raise InvalidURL(
-            shown, "write the absolute path of the socket after three slashes: unix:///run/redis.sock"
-        )
+        raise InvalidURL(shown, "write the absolute path of the socket after three slashes: unix:///run/redis.sock")
     return path
 
 

@@ -28,9 +28,7 @@ REPLY_WAIT_S = 10.0  # scripts take milliseconds; this is for a server that swap
 CONNECT_WAIT_S = 5.0
 # An idle bell hears of a dead peer from the kernel alone: after 30 s of silence, 3 probes 5 s apart.
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-KEEPALIVE_OPTIONS = {
-    getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)
-}
+KEEPALIVE_OPTIONS = {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
 
 
 class Connects(Protocol):
@@ -69,6 +67,14 @@ class Connector:
     def parse(cls, url: str) -> Self:
         """Understand a Redis URL. Raises `InvalidURL`."""
         return cls(parse(url))
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when they lead to the same server in the same way: what a process shares, it shares by this."""
+        return isinstance(other, Connector) and other._address == self._address
+
+    def __hash__(self) -> int:
+        """Hash of the address without credentials."""
+        return hash(self.safe_url)
 
     def __repr__(self) -> str:
         """`Connector('redis://host:6379')`, without credentials."""
@@ -127,9 +133,11 @@ class Connector:
             "decode_responses": False,
             "driver_info": None,  # else every new connection introduces itself with two more commands
             "health_check_interval": 0,
-            # Only RESP3 has maintenance notifications. Scripts answer with the same lists in both protocols,
-            # and in RESP2 a connection needs no HELLO first.
-            "protocol": 2,
+            # Scripts answer with the same lists in both protocols, and RESP2 needs no HELLO first. With TLS
+            # that exchange is welcome: it reads the session tickets that TLS 1.3 sends after the handshake,
+            # which redis-py would take for an answer nobody asked for, and give the connection up.
+            "protocol": 3 if address.tls else 2,
+            "legacy_responses": True,
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
             "max_connections": CONNECTIONS_MAX,
             "timeout": POOL_WAIT_S,

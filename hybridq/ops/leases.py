@@ -126,9 +126,12 @@ def claim_next(lease: Lease, root: str, *, queue: str, n: int, now_ms: int = 0) 
     )
 
 
-def with_next(finished: Finished, claimed: Claimed) -> Finished:
-    """Return the answer of a finish with the leases that were claimed in the same round trip."""
-    return msgspec.structs.replace(finished, next=claimed.leases)
+def with_next(finished: Finished, claimed: Claimed | BaseException) -> Finished:
+    """Return the answer of a finish with the leases that were claimed in the same round trip.
+
+    When that claim failed the finish still stands; why it failed is told to the next claim.
+    """
+    return finished if isinstance(claimed, BaseException) else msgspec.structs.replace(finished, next=claimed.leases)
 
 
 def start(root: str, lease: Lease, *, now_ms: int = 0) -> Call[Lease]:

@@ -73,7 +73,7 @@ local function promote()
     left = left - #due
   end
 end
--- Records past the count shrink to a tombstone, so that a caller that retries still gets its first answer.
+-- Records that go before their tombstone's time shrink to one, so that a caller that retries still gets its first answer.
 local function bury(ids)
   local texts, names = {}, {}
   for i = 1, #ids do
@@ -93,6 +93,9 @@ end
 local function trim()
   local old = call('ZRANGEBYSCORE', k_finished, '-inf', text_of(now - meta.retention_ms), 'LIMIT', 0, TRIM_STEP)
   local by_age = #old
+  if tonumber(meta.retention_ms) < tonumber(meta.tombstone_ms) then
+    bury(old)
+  end
   if by_age < TRIM_STEP then
     local extra = call('ZCARD', k_finished) - by_age - meta.retention_count
     if extra > 0 then
@@ -107,6 +110,7 @@ local function trim()
   local surplus = call('ZCARD', k_dead) - meta.max_dead
   if surplus > 0 then
     local oldest = call('ZRANGE', k_dead, 0, math.min(surplus, TRIM_STEP) - 1)
+    bury(oldest)
     erase(k_dead, oldest)
     count('dead_dropped', #oldest)
     did.trimmed = did.trimmed + #oldest
