@@ -44,6 +44,7 @@ __all__ = ["DeadLetters", "Queue"]
 
 T = TypeVar("T")
 WAIT_S_MAX: Final = 86_400
+LOOK_AGAIN_S: Final = 0.02
 
 
 class Queue(_base.QueueBase):
@@ -149,7 +150,6 @@ class Queue(_base.QueueBase):
         held = None if holding is None else list(holding)
         asked = request_id or new_id()
         channel = bell_channel(self.root)
-        parked = False
         while True:
             mark = self._bell.mark(channel)
             claimed = self._run(
@@ -172,11 +172,10 @@ class Queue(_base.QueueBase):
                 return list(claimed.leases)
             if claimed.more:
                 continue
-            # The first wait ends at once with the subscription: what was enqueued before it is claimed then.
+            # The first wait ends with the subscription: what was enqueued before it took hold is claimed then.
             due_s = claimed.next_due_ms / 1000 if claimed.next_due_ms >= 0 else left_s
-            sleep_s = min(left_s, fallback_s(lasts_s), due_s + 0.001 if parked else left_s)
+            sleep_s = min(left_s, fallback_s(lasts_s), max(LOOK_AGAIN_S, due_s + 0.001))
             self._bell.wait(channel, mark, sleep_s)
-            parked = True
 
     def start(self, lease: Lease) -> Lease:
         """Begin the work of a lease: the attempt is charged. Returns the lease, RUNNING. Harmless to repeat.

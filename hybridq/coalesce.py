@@ -44,9 +44,16 @@ class Coalescer:
         on_orphan = None if orphan is None else lambda replies: orphan(call.decode(replies))
         parts = split(call)
         futures = [self._submit(part, on_orphan) for part in parts]
-        if len(futures) == 1:
-            return call.decode(await futures[0])
-        results = await asyncio.gather(*futures, return_exceptions=True)
+        try:
+            if len(futures) == 1:
+                return call.decode(await futures[0])
+            results = await asyncio.gather(*futures, return_exceptions=True)
+        except asyncio.CancelledError:
+            # The answer may have come in the very turn in which its caller was cancelled.
+            for future in futures:
+                if on_orphan is not None and _has_result(future):
+                    on_orphan(future.result())
+            raise
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -100,6 +107,10 @@ class Coalescer:
             raise
         for batch, result in zip(batches, results, strict=True):
             _hand_out(batch, result)
+
+
+def _has_result(future: asyncio.Future[Any]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def _join(waiting: Sequence[_Waiting]) -> list[list[_Waiting]]:

@@ -26,6 +26,8 @@ __all__ = ["Lot", "Waiter"]
 
 log = structlog.get_logger("hybridq")
 BATCH_MAX: Final = 50
+LOOK_AGAIN_S: Final = 0.02
+"""The script does its upkeep no more often than that, so looking again sooner finds nothing new."""
 
 
 class Waiter:
@@ -68,6 +70,11 @@ class Lot:
         try:
             done, _ = await asyncio.wait([waiter.future], timeout=wait_s)
             return waiter.future.result() if done else ()
+        except asyncio.CancelledError:
+            # What came in the very turn in which the caller was cancelled goes to the next.
+            if waiter.future.done() and waiter.future.exception() is None:
+                self.hand_over(waiter, waiter.future.result())
+            raise
         finally:
             self._forget(waiter)
 
@@ -147,7 +154,9 @@ class Lot:
             return
         now = asyncio.get_running_loop().time()
         longest = fallback_s(min(waiter.lease_s for waiter in self._waiters))
-        until = now + longest if self._due_at is None else min(now + longest, self._due_at + 0.001)
+        until = now + longest
+        if self._due_at is not None:
+            until = min(until, max(now + LOOK_AGAIN_S, self._due_at + 0.001))
         try:
             async with asyncio.timeout(max(0.0, until - now)):
                 await self._news.wait()
