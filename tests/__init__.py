@@ -1,0 +1,1 @@
+"""The tests: real servers in `servers.py`, broken networks in `proxy.py`, fixtures in `conftest.py`."""
