@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .client import DeadLetters, Queue
-from .connect import Connector, Connects
 from .errors import (
     AgentDraining,
     AlreadyTerminal,
@@ -72,6 +70,8 @@ from .lifecycle import JobStatus, Outcome, Priority
 
 if TYPE_CHECKING:
     from .aio import AsyncDeadLetters, AsyncQueue
+    from .client import DeadLetters, Queue
+    from .connect import Connector, Connects
     from .hold import AsyncHold, Hold
     from .worker import Worker
 
@@ -81,10 +81,14 @@ _LATER = {
     "AsyncDeadLetters": "aio",
     "AsyncHold": "hold",
     "AsyncQueue": "aio",
+    "Connector": "connect",
+    "Connects": "connect",
+    "DeadLetters": "client",
     "Hold": "hold",
+    "Queue": "client",
     "Worker": "worker",
 }
-"""Names whose modules need asyncio's half of redis-py, which takes long to import: loaded when asked for."""
+"""Names whose modules need redis-py, which takes long to import: loaded when asked for, so that help comes at once."""
 
 __all__ = [
     "AgentDraining",

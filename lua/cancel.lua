@@ -24,8 +24,8 @@ local function cancel(e)
   end
   if leased(job.status) then
     -- The first request's time stands; a later kill may still sharpen a graceful one.
-    call('HSET', k_job .. id, 'cancel_ms', job.cancel_ms or string.format(NUMBER, now), 'cancel_mode', e.mode,
-      'cancel_grace_ms', string.format(NUMBER, e.grace_ms))
+    call('HSET', k_job .. id, 'cancel_ms', job.cancel_ms or now_text, 'cancel_mode', e.mode,
+      'cancel_grace_ms', text_of(e.grace_ms))
     if not job.cancel_ms then
       event('job.cancel_requested', id, job.status, job.agent, job.attempt)
     end

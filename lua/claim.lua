@@ -116,7 +116,7 @@ local function lease(e, id, job)
   job.agent, job.fence, job.lease_id = e.agent, fence, e.lease_id
   job.deliveries = text_of(int(job.deliveries) + 1)
   local fields = {'agent', e.agent, 'fence', fence, 'lease_id', e.lease_id, 'lease_ms', text_of(e.lease_ms),
-    'claimed_ms', text_of(now), 'deliveries', job.deliveries}
+    'claimed_ms', now_text, 'deliveries', job.deliveries}
   local function set(field, value)
     fields[#fields + 1] = field
     fields[#fields + 1] = value
@@ -127,7 +127,7 @@ local function lease(e, id, job)
   if e.start == 1 then
     job.attempt = text_of(int(job.attempt) + 1)
     set('attempt', job.attempt)
-    set('started_ms', text_of(now))
+    set('started_ms', now_text)
   end
   local spec = call('HGET', k_spec, id) or ''
   keep('fence', fence)
@@ -188,7 +188,7 @@ local takers, replies, seen = {}, {}, {}
 for i, e in ipairs(entries) do
   replies[i] = refusal(e)
   if not replies[i] then
-    seen[#seen + 1] = text_of(now)
+    seen[#seen + 1] = now_text
     seen[#seen + 1] = e.agent
     local jobs = (e.request_id ~= '' and e.fresh == 0) and again(e) or {}
     if #jobs > 0 then

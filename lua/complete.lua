@@ -107,7 +107,7 @@ local function complete(e)
   local id, agent, number = e.job_id, job.agent, int(job.attempt)
   local to, spent, reason = decide(e, job)
   local at_ms, wait_ms = nil, 0
-  local fields = {'attempt', string.format(NUMBER, spent), 'ended', string.format(NUMBER, int(job.ended) + 1),
+  local fields = {'attempt', text_of(spent), 'ended', text_of(int(job.ended) + 1),
     'outcome', e.outcome}
   local function set(field, value)
     fields[#fields + 1] = field
@@ -119,11 +119,11 @@ local function complete(e)
     if wait_ms == 0 then
       to = 'QUEUED'
     end
-    set(wait_ms == 0 and 'ready_ms' or 'due_ms', string.format(NUMBER, at_ms))
+    set(wait_ms == 0 and 'ready_ms' or 'due_ms', text_of(at_ms))
     count('retried', 1)
   end
   if e.outcome == 'infra_error' then
-    set('infra', string.format(NUMBER, int(job.infra) + 1))
+    set('infra', text_of(int(job.infra) + 1))
   end
   if reason then
     set('dead_reason', reason)
@@ -140,7 +140,7 @@ local function complete(e)
   move('complete', id, job, to, at_ms, fields)
   call('HSET', k_result, id, history)
   event(EVENT[to], id, to, agent, spent)
-  return {'DONE', to, string.format(NUMBER, wait_ms)}
+  return {'DONE', to, text_of(wait_ms)}
 end
 
 local function checked(e)

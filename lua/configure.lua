@@ -9,7 +9,7 @@
 --- FLAGS    allow-oom
 --- COST     O(1); 1 call
 local function configure(e)
-  keep(e.field, string.format(NUMBER, e.value))
+  keep(e.field, text_of(e.value))
   return {'SET', meta[e.field]}
 end
 return run(configure)

@@ -66,9 +66,9 @@ local function enqueue(e)
 
   local due = e.run_at_ms > 0 and e.run_at_ms or now + e.delay_ms
   local to = due > now and 'SCHEDULED' or 'QUEUED'
-  local seq = string.format(NUMBER, meta.seq + 1)
+  local seq = text_of(meta.seq + 1)
   local job = {status = 'NEW', priority = e.priority, lane = e.lane}
-  local fields = {'priority', e.priority, 'lane', e.lane, 'digest', e.digest, 'enqueued_ms', string.format(NUMBER, now)}
+  local fields = {'priority', e.priority, 'lane', e.lane, 'digest', e.digest, 'enqueued_ms', now_text}
   local function unless(field, value, default)
     if value ~= default then
       fields[#fields + 1] = field
@@ -80,7 +80,7 @@ local function enqueue(e)
   unless('retry_max_ms', e.retry_max_ms, 300000)
   unless('unique', e.unique, '')
   if to == 'SCHEDULED' then
-    unless('due_ms', string.format(NUMBER, due))
+    unless('due_ms', text_of(due))
   end
   keep('seq', seq)
   call('HSET', k_spec, id, e.spec)

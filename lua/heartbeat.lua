@@ -15,7 +15,7 @@ local function heartbeat(e)
   if not job then
     return refused
   end
-  local deadline = string.format(NUMBER, now + int(job.lease_ms))
+  local deadline = text_of(now + int(job.lease_ms))
   call('ZADD', k_leased, deadline, e.job_id)
   call('ZADD', k_held .. e.agent, deadline, e.job_id)
   if not job.confirmed then

@@ -11,17 +11,18 @@
 --- FLAGS    allow-oom
 --- COST     O(1); 3 calls
 local function pause(e)
+  need('paused_reason', 'paused_by', 'paused_at_ms')
   if e.paused == 1 and meta.paused ~= '1' then
     keep('paused', '1')
     keep('paused_reason', e.reason)
     keep('paused_by', e.by)
-    keep('paused_at_ms', string.format(NUMBER, now))
+    keep('paused_at_ms', now_text)
     event('queue.paused', '-', 'PAUSED', nil)
   elseif e.paused == 0 and meta.paused == '1' then
     keep('paused', '0')
     keep('paused_reason', '')
     keep('paused_by', e.by)
-    keep('paused_at_ms', string.format(NUMBER, now))
+    keep('paused_at_ms', now_text)
     event('queue.resumed', '-', 'RESUMED', nil)
     ring('any', math.max(1, call('ZCARD', k_ready .. 'any')))
   end

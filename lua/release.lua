@@ -18,6 +18,6 @@ local function release(e)
     return refused
   end
   local to, at_ms = give_back(e.job_id, job, e.delay_ms)
-  return {'RELEASED', to, string.format(NUMBER, at_ms and at_ms - now or 0)}
+  return {'RELEASED', to, text_of(at_ms and at_ms - now or 0)}
 end
 return run(release)

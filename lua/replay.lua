@@ -26,8 +26,8 @@ local function replay(e)
   job.order = nil
   call('HDEL', k_job .. id, 'order', 'outcome', 'dead_reason', 'unstarted', 'infra', 'releases', 'avoid',
     'avoid_until_ms', 'due_ms')
-  move('replay', id, job, 'QUEUED', nil, {'attempt', '0', 'generation', string.format(NUMBER, int(job.generation) + 1),
-    'ready_ms', string.format(NUMBER, now)})
+  move('replay', id, job, 'QUEUED', nil, {'attempt', '0', 'generation', text_of(int(job.generation) + 1),
+    'ready_ms', now_text})
   if job.unique then
     call('HSET', k_unique, job.unique, id)
   end

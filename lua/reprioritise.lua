@@ -30,7 +30,7 @@ local function reprioritise(e)
     local order = next_order()
     fields[3], fields[4] = 'order', order
     if job.status == 'QUEUED' then
-      call('ZADD', k_ready .. job.lane, string.format(NUMBER, BAND[e.priority] * 17592186044416 + order), id)
+      call('ZADD', k_ready .. job.lane, text_of(BAND[e.priority] * 17592186044416 + order), id)
       ring(job.lane, 1)
     end
   end

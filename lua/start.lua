@@ -25,9 +25,9 @@ local function start(e)
     event('job.cancelled', e.job_id, 'CANCELLED', e.agent, job.attempt)
     return {'CANCELLED'}
   end
-  local attempt = string.format(NUMBER, int(job.attempt) + 1)
+  local attempt = text_of(int(job.attempt) + 1)
   move('start', e.job_id, job, 'RUNNING', nil,
-    {'attempt', attempt, 'started_ms', string.format(NUMBER, now), 'confirmed', '1'})
+    {'attempt', attempt, 'started_ms', now_text, 'confirmed', '1'})
   event('job.started', e.job_id, 'RUNNING', e.agent, attempt)
   return {'STARTED', attempt}
 end

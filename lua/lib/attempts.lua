@@ -6,8 +6,8 @@ local function or_null(text)
   return (text == nil or text == '') and 'null' or text
 end
 local function attempt_line(job, number, outcome, status, exit_code, failure, result)
-  return string.format('[%.0f,"%s",%s,%s,%s,%.0f,"%s","%s",%s,%s,%s]', number, job.agent, job.fence, job.claimed_ms,
-    or_null(job.started_ms), now, outcome, status, or_null(exit_code), or_null(failure), or_null(result))
+  return string.format('[%d,"%s",%s,%s,%s,%s,"%s","%s",%s,%s,%s]', number, job.agent, job.fence, job.claimed_ms,
+    or_null(job.started_ms), now_text, outcome, status, or_null(exit_code), or_null(failure), or_null(result))
 end
 -- Returns what is to be written; the caller writes it with the rest of its entry.
 local function with_line(id, job, line)

@@ -48,7 +48,7 @@ local function close()
   end
   local minute_key
   for field, n in pairs(spans) do
-    minute_key = k_latency .. string.format(NUMBER, math.floor(now / 60000))
+    minute_key = k_latency .. text_of(math.floor(now / 60000))
     call('HINCRBY', minute_key, field, n)
   end
   if minute_key then
@@ -61,6 +61,6 @@ local function close()
     call('PUBLISH', k_bell, lane .. ' ' .. n)
   end
   if due_in then
-    call('PUBLISH', k_bell, 'due ' .. string.format(NUMBER, due_in))
+    call('PUBLISH', k_bell, 'due ' .. text_of(due_in))
   end
 end

@@ -37,7 +37,7 @@ local function leave(id, job)
   end
 end
 local function next_order()
-  local order = string.format(NUMBER, meta.order + 1)
+  local order = text_of(meta.order + 1)
   keep('order', order)
   return order
 end
@@ -49,20 +49,20 @@ local function admit(id, job, to, at_ms, fields, holds_unique)
       fields[#fields + 1] = 'order'
       fields[#fields + 1] = job.order
     end
-    call('ZADD', k_ready .. job.lane, string.format(NUMBER, BAND[job.priority] * 17592186044416 + job.order), id)
+    call('ZADD', k_ready .. job.lane, text_of(BAND[job.priority] * 17592186044416 + job.order), id)
     ring(job.lane, 1)
   elseif to == 'SCHEDULED' then
-    call('ZADD', k_scheduled .. job.priority, string.format(NUMBER, at_ms), id)
+    call('ZADD', k_scheduled .. job.priority, text_of(at_ms), id)
     ring_at(at_ms)
   elseif leased(to) then
-    local deadline = string.format(NUMBER, at_ms)
+    local deadline = text_of(at_ms)
     call('ZADD', k_leased, deadline, id)
     call('ZADD', k_held .. job.agent, deadline, id)
     if to == 'RUNNING' then
       count('running', 1)
     end
   else
-    call('ZADD', to == 'DEAD_LETTERED' and k_dead or k_finished, string.format(NUMBER, now), id)
+    call('ZADD', to == 'DEAD_LETTERED' and k_dead or k_finished, now_text, id)
     count(string.lower(to), 1)
     tally(string.lower(to))
     if holds_unique then

@@ -1,19 +1,26 @@
 --- Begins every verb that changes something: the clock, the queue's own record, and what the verb will write at its end.
 --- READS    meta
 local call = redis.call
-local NUMBER = '%.0f'
 local now = now_ms
 if now == 0 then
   local time = call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
+-- `%d` prints a whole number under 2^53 exactly, as `%.0f` does, at a third of the instructions; `..` would not.
+local function text_of(n)
+  return string.format('%d', n)
+end
+local now_text = text_of(now)
+-- The queue's own record: these fields every verb may use; `need` reads others.
 local meta = {}
-do
-  local pairs_ = call('HGETALL', k_meta)
-  for i = 1, #pairs_, 2 do
-    meta[pairs_[i]] = pairs_[i + 1]
+local function need(...)
+  local values = call('HMGET', k_meta, ...)
+  for i, field in ipairs({...}) do
+    meta[field] = values[i] or nil
   end
 end
+need('schema', 'activity_ms', 'gap_ms', 'gap_at_ms', 'fence', 'order', 'seq', 'paused', 'upkeep_ms', 'lanes_version',
+  'max_queued', 'events_max')
 if not meta.schema then
   return {'NO_QUEUE'}
 end
@@ -43,14 +50,14 @@ end
 do
   local gap = now - tonumber(meta.activity_ms)
   if gap >= 100 or gap < 0 then
-    keep('activity_ms', string.format(NUMBER, now))
+    keep('activity_ms', now_text)
   end
   if gap >= 500 then
     local last_gap, last_at = tonumber(meta.gap_ms or 0), tonumber(meta.gap_at_ms or 0)
     -- A short idle spell must not take the grace of a long outage away: that one counts for twice its length.
     if gap >= last_gap or now > last_at + 2 * last_gap then
-      keep('gap_ms', string.format(NUMBER, gap))
-      keep('gap_at_ms', string.format(NUMBER, now))
+      keep('gap_ms', text_of(gap))
+      keep('gap_at_ms', now_text)
     end
   end
 end

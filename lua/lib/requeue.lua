@@ -4,9 +4,6 @@
 --- MOVES    reap:RUNNING>QUEUED reap:RUNNING>SCHEDULED reap:RUNNING>DEAD_LETTERED reap:RUNNING>CANCELLED
 local UNSTARTED_MAX = 20
 local AVOID_MS_MAX = 60000
-local function text_of(n)
-  return string.format(NUMBER, n)
-end
 -- 0, 1, 2, 4 … 60 seconds: the first loss costs nothing, a lease that is never started ever more.
 local function growing_ms(n)
   return n <= 1 and 0 or math.min(AVOID_MS_MAX, 1000 * 2 ^ (n - 2))
@@ -44,7 +41,7 @@ local function lose(id, job)
     set('dead_reason', reason)
   end
   if to == 'QUEUED' then
-    set('ready_ms', text_of(now))
+    set('ready_ms', now_text)
   elseif at_ms then
     set('due_ms', text_of(at_ms))
   end

@@ -1,5 +1,5 @@
 --- What time brings: leases that ran out are reaped, due jobs promoted, old records trimmed, each at most k a call.
---- USES     requeue erase run
+--- USES     requeue erase safely
 --- READS    lanes
 --- MAY_WRITE tombs: ids trimmed by count in the last meta.tombstone_ms, trimmed by upkeep
 --- MAY_WRITE tombs_by_age: as tombs
@@ -29,7 +29,7 @@ local function reap()
       renew_until(ahead[i], job.agent, now + int(job.lease_ms))
     end
   end
-  local expired = call('ZRANGEBYSCORE', k_leased, '-inf', text_of(now), 'WITHSCORES', 'LIMIT', 0, STEP)
+  local expired = call('ZRANGEBYSCORE', k_leased, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, STEP)
   for i = 1, #expired, 2 do
     local id = expired[i]
     local job = record(id)
@@ -52,7 +52,7 @@ local function reap()
   end
 end
 local function make_due(id, job)
-  move('promote', id, job, 'QUEUED', nil, {'ready_ms', job.due_ms or text_of(now)})
+  move('promote', id, job, 'QUEUED', nil, {'ready_ms', job.due_ms or now_text})
   event('job.promoted', id, 'QUEUED', nil, job.attempt)
   return true
 end
@@ -63,7 +63,7 @@ local function promote()
       did.more = 1
       return
     end
-    local due = call('ZRANGEBYSCORE', k_scheduled .. priority, '-inf', text_of(now), 'LIMIT', 0, left)
+    local due = call('ZRANGEBYSCORE', k_scheduled .. priority, '-inf', now_text, 'LIMIT', 0, left)
     for i = 1, #due do
       local job = record(due[i])
       if job and job.status == 'SCHEDULED' and safely(make_due, due[i], job) then
@@ -81,7 +81,7 @@ local function bury(ids)
     if job then
       names[#names + 1] = ids[i]
       texts[#texts + 1] = ids[i]
-      texts[#texts + 1] = text_of(now) .. ' ' .. job.digest .. ' ' .. (job.fence or 0) .. ' ' .. (job.outcome or '-') ..
+      texts[#texts + 1] = now_text .. ' ' .. job.digest .. ' ' .. (job.fence or 0) .. ' ' .. (job.outcome or '-') ..
         ' ' .. job.status
     end
   end
@@ -149,6 +149,7 @@ local function fold()
   end
 end
 local function upkeep()
+  need('retention_ms', 'retention_count', 'max_dead', 'tombstone_ms', 'folded_minute')
   must_be('hash', k_tombs)
   must_be('list', k_tombs_by_age)
   must_be('hash', k_result)
@@ -158,7 +159,7 @@ local function upkeep()
   trim_tombs()
   fold()
   call('ZREMRANGEBYRANK', k_agents, 0, -1001)
-  keep('upkeep_ms', did.more == 1 and '0' or text_of(now))
+  keep('upkeep_ms', did.more == 1 and '0' or now_text)
 end
 -- Milliseconds until something is due, -1 for never. While leases are out, sleepers look in often enough that a
 -- holder's death is no gap in activity: an outage is told from a lost lease by somebody having been there.
