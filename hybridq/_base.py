@@ -17,10 +17,10 @@ from ._units import to_ms
 from .call import Call
 from .connect import Connector, Connects
 from .errors import HybridqError, InvalidArgument, QueueClosed
-from .job import Enqueued, Job, JobPage, JobSpec, Purged, Replayed
+from .job import Enqueued, Job, JobPage, JobSpec, Lease, Purged, Replayed
 from .keys import queue_root, validate_name
 from .lifecycle import JobStatus
-from .ops import inspect, jobs
+from .ops import _args, inspect, jobs
 from .runner import Place
 
 __all__ = ["Flow", "QueueBase"]
@@ -31,6 +31,7 @@ Flow = Generator[Call[Any], Any, T]
 
 PAGES_MAX: Final = 10
 BULK: Final = 50
+LIMIT_MAX: Final = 10_000_000
 
 
 def default_agent() -> str:
@@ -102,6 +103,13 @@ def specs_of(specs: Iterable[JobSpec]) -> list[JobSpec]:
     return list(specs)
 
 
+def leases_of(held: Iterable[Lease]) -> list[Lease]:
+    """Return the leases of a heartbeat as a list; a single lease by mistake is refused."""
+    if isinstance(held, Lease):
+        raise InvalidArgument("held", "a Lease", "an iterable of leases; put one into a list")
+    return list(held)
+
+
 def single(result: Enqueued | HybridqError) -> Enqueued:
     """Return the answer of an enqueue of one job, or raise its error."""
     if isinstance(result, HybridqError):
@@ -123,6 +131,7 @@ def list_jobs(
     now_ms: int,
 ) -> Flow[JobPage]:
     """One page of jobs; filters that need the spec are applied here, over at most `PAGES_MAX` pages of ids."""
+    _args.integer("limit", limit, 1, inspect.PAGE_MAX)
     found: list[Job] = []
     for _ in range(PAGES_MAX):
         left = limit - len(found)
@@ -156,6 +165,8 @@ def matching_dead(
     now_ms: int,
 ) -> Flow[list[str]]:
     """Ids of the dead letters that a replay or purge speaks of. Without ids or a filter `all=True` is needed."""
+    if limit is not None:
+        _args.integer("limit", limit, 1, LIMIT_MAX)
     if job_ids is not None:
         if isinstance(job_ids, str):
             raise InvalidArgument("job_ids", job_ids, "a sequence of job ids")

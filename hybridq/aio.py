@@ -175,11 +175,10 @@ class AsyncQueue(_base.QueueBase):
         like = (who, n, lasts_s, start) if request_id is None and held is None else (object(),)
         make(NOBODY)  # what is wrong with the arguments is said before anything waits
         lot = self._open_lot()
-        waiter = Waiter(make, like, lasts_s)
         if wait_ms:
-            return list(await lot.wait(waiter, wait_ms / 1000))
+            return list(await lot.wait(Waiter(make, like, lasts_s), wait_ms / 1000))
         claimed = await self._coalescer.run(
-            make(secrets.token_hex(16)), orphan=lambda given: lot.hand_over(waiter, given.leases)
+            make(secrets.token_hex(16)), orphan=lambda given: lot.pass_on(like, given.leases)
         )
         return list(claimed.leases)
 
@@ -192,7 +191,7 @@ class AsyncQueue(_base.QueueBase):
 
     async def heartbeat(self, held: Iterable[Lease]) -> Beat:
         """Push the end of leases to now + their `lease_s`. Returns which were renewed, lost, are to be cancelled."""
-        beating = list(held)
+        beating = _base.leases_of(held)
         if not beating:
             return Beat(renewed=(), lost={}, cancel=())
         return await self._run(leases.heartbeat(self.root, beating, now_ms=self._now_ms))
@@ -353,17 +352,15 @@ class AsyncQueue(_base.QueueBase):
         if claim_next == 0:
             return await self._run(call)
         following = leases.claim_next(lease, self.root, queue=self.name, n=claim_next, now_ms=self._now_ms)
-        waiter = Waiter(
-            lambda _: following, (lease.agent, claim_next, lease.lease_s, lease.started_by_claim), lease.lease_s
-        )
+        like = (lease.agent, claim_next, lease.lease_s, lease.started_by_claim)
         lot = self._open_lot()
         # Made in one turn of the loop they travel together, in this order.
         finishing = self._coalescer.run(call)
-        claiming = self._coalescer.run(following, orphan=lambda given: lot.hand_over(waiter, given.leases))
+        claiming = self._coalescer.run(following, orphan=lambda given: lot.pass_on(like, given.leases))
         finished, claimed = await asyncio.gather(finishing, claiming, return_exceptions=True)
         if isinstance(finished, BaseException):
             if isinstance(claimed, leases.Claimed):
-                lot.hand_over(waiter, claimed.leases)
+                lot.pass_on(like, claimed.leases)
             raise finished
         return leases.with_next(finished, claimed)
 

@@ -186,7 +186,7 @@ class Queue(_base.QueueBase):
 
     def heartbeat(self, held: Iterable[Lease]) -> Beat:
         """Push the end of leases to now + their `lease_s`. Returns which were renewed, lost, are to be cancelled."""
-        beating = list(held)
+        beating = _base.leases_of(held)
         if not beating:
             return Beat(renewed=(), lost={}, cancel=())
         return self._run(leases.heartbeat(self.root, beating, now_ms=self._now_ms))

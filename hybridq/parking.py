@@ -80,12 +80,18 @@ class Lot:
 
     def hand_over(self, waiter: Waiter, given: tuple[Lease, ...]) -> None:
         """Give leases to a waiter; when it is gone, to the next that asked for the same, or back to the queue."""
+        if given and not waiter.gone:
+            waiter.future.set_result(given)
+        else:
+            self.pass_on(waiter.like, given)
+
+    def pass_on(self, like: tuple[Any, ...], given: tuple[Lease, ...]) -> None:
+        """Give leases whose caller is gone to the first waiter that asked for the same, else back to the queue."""
         if not given:
             return
-        takers = [waiter, *(other for other in self._waiters if other.like == waiter.like)]
-        for taker in takers:
-            if not taker.gone:
-                taker.future.set_result(given)
+        for other in self._waiters:
+            if other.like == like and not other.gone:
+                other.future.set_result(given)
                 return
         for lease in given:
             task = asyncio.get_running_loop().create_task(self._give_back(lease), name="hybridq-release")

@@ -23,15 +23,17 @@ local function cancel(e)
     return {'TERMINAL', job.status}
   end
   if leased(job.status) then
-    -- The first request's time stands; a later kill may still sharpen a graceful one.
-    call('HSET', k_job .. id, 'cancel_ms', job.cancel_ms or now_text, 'cancel_mode', e.mode,
-      'cancel_grace_ms', text_of(e.grace_ms))
+    -- The first request's time stands; a later kill sharpens a graceful one, and is not taken back.
+    if job.cancel_mode ~= 'kill' or e.mode == 'kill' then
+      call('HSET', k_job .. id, 'cancel_ms', job.cancel_ms or now_text, 'cancel_mode', e.mode,
+        'cancel_grace_ms', text_of(e.grace_ms))
+    end
     if not job.cancel_ms then
       event('job.cancel_requested', id, job.status, job.agent, job.attempt)
     end
     return {'REQUESTED', job.status}
   end
-  move('cancel', id, job, 'CANCELLED', nil, {'outcome', 'cancelled'})
+  move('cancel', id, job, 'CANCELLED', nil, {'outcome', job.outcome or 'cancelled'})
   event('job.cancelled', id, 'CANCELLED', nil, job.attempt)
   return {'CANCELLED'}
 end

@@ -64,6 +64,7 @@ local function give_back_unlisted(e)
   end
 end
 
+local capacity = {}
 local function refusal(e)
   if e.generation > 0 then
     local agent = call('HMGET', k_agent .. e.agent, 'generation', 'drain', 'capacity')
@@ -73,11 +74,18 @@ local function refusal(e)
     if agent[2] == '1' then
       return {'DRAINING'}
     end
-    if agent[3] then
-      e.max = math.max(0, math.min(e.max, agent[3] - call('ZCARD', k_held .. e.agent)))
-    end
+    capacity[e.agent] = tonumber(agent[3])
   end
   return nil
+end
+
+-- Asked after leases went back, and drawn on by all entries of the agent, so that together they stay within it.
+local room = {}
+local function room_of(agent)
+  if not room[agent] then
+    room[agent] = capacity[agent] and capacity[agent] - call('ZCARD', k_held .. agent) or math.huge
+  end
+  return room[agent]
 end
 
 -- The heads of all lanes, merged by rank: the lane any is one range read, others cost one each.
@@ -141,7 +149,7 @@ end
 local function share_out(takers)
   local want = 0
   for _, e in ipairs(takers) do
-    want = want + e.max
+    want = want + math.max(0, math.min(e.max, room_of(e.agent)))
   end
   local cut = want > BUDGET
   want = math.min(BUDGET, want)
@@ -169,10 +177,11 @@ local function share_out(takers)
   while progress and taken < want do
     progress = false
     for _, e in ipairs(takers) do
-      if #e.jobs < e.max and taken < want then
+      if #e.jobs < e.max and taken < want and room_of(e.agent) > 0 then
         local id, job = next_for(e)
         if id then
           e.jobs[#e.jobs + 1] = safely(lease, e, id, job)
+          room[e.agent] = room[e.agent] - 1
           taken = taken + 1
           progress = true
         end

@@ -7,7 +7,7 @@
 ---          lease_id text 32..32
 ---          agent name
 ---          outcome success/failed/timeout/infra_error/rejected/cancelled
----          exit_code text 0..11
+---          exit_code text 0..11 | a whole number, or empty
 ---          retryable integer 0..1
 ---          delay_ms integer 0..31622400000 | of the retry, plus one; 0 means the job's own backoff
 ---          jitter integer 0..1048575 | a random number, for full jitter: Lua's own is the same in every script
@@ -19,11 +19,13 @@
 --- MOVES    complete:RUNNING>DEAD_LETTERED complete:RUNNING>CANCELLED complete:CLAIMED>FAILED complete:CLAIMED>SCHEDULED
 --- MOVES    complete:CLAIMED>QUEUED complete:CLAIMED>DEAD_LETTERED complete:CLAIMED>CANCELLED
 --- WRITES   result: one field a record with a history, at most 32 lines, deleted with the record
---- RETURNS  DONE status retry_in_ms | REPLAYED status | OUTCOME_CONFLICT outcome | ILLEGAL status | STALE_LEASE status | NOT_HOLDER | NOT_FOUND
+--- RETURNS  DONE status retry_in_ms | REPLAYED status | OUTCOME_CONFLICT outcome | ILLEGAL status
+---          STALE_LEASE status | NOT_HOLDER | NOT_FOUND | MALFORMED
 --- FLAGS    allow-oom
 --- COST     O(log n) a job; 7 calls
 local INFRA_FREE = 3
 local BEFORE_START = {rejected = true, cancelled = true, infra_error = true}
+local WITHOUT_OUTCOME = {lost = true, released = true, ['-'] = true}
 local EVENT = {COMPLETED = 'job.completed', FAILED = 'job.failed', DEAD_LETTERED = 'job.dead_lettered',
   CANCELLED = 'job.cancelled', SCHEDULED = 'job.retried', QUEUED = 'job.retried'}
 
@@ -43,7 +45,7 @@ local function answered_before(e, job, refused)
     local tomb = call('HGET', k_tombs, e.job_id)
     if tomb then
       local fence, outcome, status = string.match(tomb, '^%d+ %S+ (%d+) (%S+) (%S+)$')
-      if tonumber(fence) == e.fence then
+      if tonumber(fence) == e.fence and not WITHOUT_OUTCOME[outcome] then
         return outcome == e.outcome and {'REPLAYED', status} or {'OUTCOME_CONFLICT', outcome}
       end
     end
@@ -58,7 +60,7 @@ local function answered_before(e, job, refused)
     return refused
   elseif agent ~= e.agent then
     return {'NOT_HOLDER'}
-  elseif outcome == 'lost' or outcome == 'released' then
+  elseif WITHOUT_OUTCOME[outcome] then
     if outcome == 'lost' then
       note_late(e, text, last)
     end
@@ -134,17 +136,24 @@ local function complete(e)
   end
   if to == 'SCHEDULED' or to == 'QUEUED' then
     -- A retried job joins the end of its level: the order number is given anew when it becomes claimable.
-    call('HDEL', k_job .. id, 'order')
     job.order = nil
   end
   move('complete', id, job, to, at_ms, fields)
+  if to == 'SCHEDULED' then
+    call('HDEL', k_job .. id, 'order')
+  end
   call('HSET', k_result, id, history)
   event(EVENT[to], id, to, agent, spent)
   return {'DONE', to, text_of(wait_ms)}
 end
 
+local function is_whole(text)
+  return text == '' or text == '0' or string.find(text, '^%-?[1-9]%d*$')
+end
+
+-- What would break the line of the history is refused; the library sends none such.
 local function checked(e)
-  if string.find(e.failure, '\n', 1, true) or string.find(e.result, '\n', 1, true) then
+  if string.find(e.failure, '\n', 1, true) or string.find(e.result, '\n', 1, true) or not is_whole(e.exit_code) then
     return {'MALFORMED'}
   end
   return complete(e)

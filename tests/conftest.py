@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 import redis as redis_py
 
-from tests import servers
+from tests import invariants, servers
 
 
 def _engine_params() -> list[object]:
@@ -66,6 +66,17 @@ def server(request: pytest.FixtureRequest, engine_servers: dict[str, servers.Ser
     with found.client() as client:
         client.flushall()
     return found
+
+
+@pytest.fixture(autouse=True)
+def _every_invariant_holds(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every test on a server all its queues are checked, unless the test is marked `breaks_keys`."""
+    server = request.getfixturevalue("server") if "server" in request.fixturenames else None
+    yield
+    if server is not None and server.running and request.node.get_closest_marker("breaks_keys") is None:
+        server.resume()
+        with server.client() as client:
+            invariants.must_hold(client)
 
 
 @pytest.fixture

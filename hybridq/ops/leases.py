@@ -72,7 +72,7 @@ def claim(
     `fresh` says that `request_id` was never sent before; the same id again, not fresh, gets the same leases.
     """
     script = load("claim")
-    held = None if holding is None else [str(lease.fence) for lease in holding]
+    held = None if holding is None else [str(_args.lease_entry(lease)[1]) for lease in holding]
     if held is not None and len(held) > HOLDING_MAX:
         raise InvalidArgument("holding", len(held), f"at most {HOLDING_MAX} leases")
     entry = (

@@ -12,7 +12,7 @@ local function give_back(id, job, delay_ms)
     to, at_ms = 'SCHEDULED', now + delay_ms
   end
   local attempt = uncharged(job)
-  local fields = {'releases', text_of(releases), 'attempt', attempt,
+  local fields = {'outcome', 'released', 'releases', text_of(releases), 'attempt', attempt,
     'avoid', agent, 'avoid_until_ms', text_of(now + growing_ms(1 + releases)),
     at_ms and 'due_ms' or 'ready_ms', text_of(at_ms or now)}
   local history

@@ -15,7 +15,8 @@ end
 local function lose(id, job)
   local agent, attempt = job.agent, int(job.attempt)
   local started = job.status == 'RUNNING' and job.confirmed
-  local fields = {'avoid', agent, 'avoid_until_ms', text_of(now + growing_ms(2 + int(job.unstarted) + int(job.releases)))}
+  local fields = {'outcome', 'lost', 'avoid', agent,
+    'avoid_until_ms', text_of(now + growing_ms(2 + int(job.unstarted) + int(job.releases)))}
   local function set(field, value)
     fields[#fields + 1] = field
     fields[#fields + 1] = value
