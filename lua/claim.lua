@@ -29,25 +29,26 @@ local UNLISTED_MS = 3000
 if lanes_version ~= 0 and lanes_version ~= tonumber(meta.lanes_version) then
   return {'LANES_CHANGED', meta.lanes_version}
 end
--- A claimer does the upkeep, so no other process is needed for a due or lost job to come back.
-if now - meta.upkeep_ms >= UPKEEP_EVERY_MS or now < tonumber(meta.upkeep_ms) then
-  upkeep()
-end
-
 local function lease_reply(id, job, spec, lease_ms)
   return {id, spec, job.fence, job.lease_id, job.agent, job.status, job.priority, job.attempt or '0',
     job.max_attempts or '3', job.deliveries or '1', job.generation or '0', text_of(lease_ms), job.enqueued_ms}
+end
+
+local function lease_again(e, id)
+  local job = record(id)
+  if not job or job.request ~= e.request_id then
+    return nil
+  end
+  local spec = call('HGET', k_spec, id)
+  renew_until(id, e.agent, now + int(job.lease_ms))
+  return lease_reply(id, job, spec, int(job.lease_ms))
 end
 
 -- The same request again: its leases that still live, renewed, since their holder begins with them only now.
 local function again(e)
   local jobs = {}
   for _, id in ipairs(call('ZRANGE', k_held .. e.agent, 0, HELD_MAX - 1)) do
-    local job = record(id)
-    if job and job.request == e.request_id then
-      renew_until(id, e.agent, now + int(job.lease_ms))
-      jobs[#jobs + 1] = lease_reply(id, job, call('HGET', k_spec, id), int(job.lease_ms))
-    end
+    jobs[#jobs + 1] = safely(lease_again, e, id)
   end
   table.sort(jobs, function(a, b) return tonumber(a[3]) < tonumber(b[3]) end)
   return jobs
@@ -56,10 +57,10 @@ end
 -- What the agent does not list it never got: those leases go back at once instead of running out.
 local function give_back_unlisted(e)
   for _, id in ipairs(call('ZRANGE', k_held .. e.agent, 0, HELD_MAX - 1)) do
-    local job = record(id)
+    local job = safely(record, id)
     if job and not job.confirmed and now - int(job.claimed_ms) >= UNLISTED_MS
       and not string.find(e.holding, ',' .. job.fence .. ',', 1, true) then
-      give_back(id, job, 0)
+      safely(give_back, id, job, 0)
     end
   end
 end
@@ -159,7 +160,7 @@ local function share_out(takers)
     for i = first, #ids do
       local id = ids[i]
       if id and jobs[i] == nil then
-        jobs[i] = record(id) or false
+        jobs[i] = safely(record, id) or false
       end
       local job = jobs[i]
       if id and job and job.status == 'QUEUED'
@@ -194,8 +195,18 @@ local function share_out(takers)
 end
 
 local takers, replies, seen = {}, {}, {}
+-- What is asked of agents comes before the first write, so that a foreign key there stops the call whole.
 for i, e in ipairs(entries) do
   replies[i] = refusal(e)
+  if not replies[i] and (e.generation > 0 or e.fresh == 0 or e.holding ~= '') then
+    must_be('zset', k_held .. e.agent)
+  end
+end
+-- A claimer does the upkeep, so no other process is needed for a due or lost job to come back.
+if now - meta.upkeep_ms >= UPKEEP_EVERY_MS or now < tonumber(meta.upkeep_ms) then
+  upkeep()
+end
+for i, e in ipairs(entries) do
   if not replies[i] then
     seen[#seen + 1] = now_text
     seen[#seen + 1] = e.agent

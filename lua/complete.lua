@@ -122,7 +122,6 @@ local function complete(e)
       to = 'QUEUED'
     end
     set(wait_ms == 0 and 'ready_ms' or 'due_ms', text_of(at_ms))
-    count('retried', 1)
   end
   if e.outcome == 'infra_error' then
     set('infra', text_of(int(job.infra) + 1))
@@ -131,10 +130,8 @@ local function complete(e)
     set('dead_reason', reason)
   end
   local history = with_line(id, job, attempt_line(job, number, e.outcome, to, e.exit_code, e.failure, e.result))
-  if job.started_ms then
-    span('x', now - job.started_ms)
-  end
-  if to == 'SCHEDULED' or to == 'QUEUED' then
+  local retried = to == 'SCHEDULED' or to == 'QUEUED'
+  if retried then
     -- A retried job joins the end of its level: the order number is given anew when it becomes claimable.
     job.order = nil
   end
@@ -143,6 +140,12 @@ local function complete(e)
     call('HDEL', k_job .. id, 'order')
   end
   call('HSET', k_result, id, history)
+  if job.started_ms then
+    span('x', now - job.started_ms)
+  end
+  if retried then
+    count('retried', 1)
+  end
   event(EVENT[to], id, to, agent, spent)
   return {'DONE', to, text_of(wait_ms)}
 end

@@ -12,7 +12,7 @@
 ---          retry_base_ms integer 0..3600000
 ---          retry_max_ms integer 0..86400000
 ---          unique text 0..64
---- BATCH_MAX 100
+--- BATCH_MAX 50
 --- USES     move run
 --- MOVES    enqueue:NEW>QUEUED enqueue:NEW>SCHEDULED
 --- READS    tombs lanes
@@ -82,10 +82,10 @@ local function enqueue(e)
   if to == 'SCHEDULED' then
     unless('due_ms', text_of(due))
   end
+  move('enqueue', id, job, to, due, fields)
   keep('seq', seq)
   call('HSET', k_spec, id, e.spec)
   call('ZADD', k_all, seq, id)
-  move('enqueue', id, job, to, due, fields)
   if e.unique ~= '' then
     call('HSET', k_unique, e.unique, id)
   end

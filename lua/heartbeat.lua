@@ -16,8 +16,8 @@ local function heartbeat(e)
     return refused
   end
   local deadline = text_of(now + int(job.lease_ms))
-  call('ZADD', k_leased, deadline, e.job_id)
   call('ZADD', k_held .. e.agent, deadline, e.job_id)
+  call('ZADD', k_leased, deadline, e.job_id)
   if not job.confirmed then
     call('HSET', k_job .. e.job_id, 'confirmed', '1')
   end

@@ -24,10 +24,10 @@ local function replay(e)
     end
   end
   job.order = nil
-  call('HDEL', k_job .. id, 'order', 'outcome', 'dead_reason', 'unstarted', 'infra', 'releases', 'avoid',
-    'avoid_until_ms', 'due_ms')
   move('replay', id, job, 'QUEUED', nil, {'attempt', '0', 'generation', text_of(int(job.generation) + 1),
     'ready_ms', now_text})
+  call('HDEL', k_job .. id, 'outcome', 'dead_reason', 'unstarted', 'infra', 'releases', 'avoid', 'avoid_until_ms',
+    'due_ms')
   if job.unique then
     call('HSET', k_unique, job.unique, id)
   end

@@ -46,10 +46,11 @@ local function close()
       call('HINCRBY', k_stats, name, n)
     end
   end
+  -- Minutes come and go, so their type is not checked beforehand; a foreign key there costs figures, nothing else.
   local minute_key
   for field, n in pairs(spans) do
     minute_key = k_latency .. text_of(math.floor(now / 60000))
-    call('HINCRBY', minute_key, field, n)
+    redis.pcall('HINCRBY', minute_key, field, n)
   end
   if minute_key then
     call('EXPIRE', minute_key, 7200)

@@ -23,8 +23,8 @@ local function leave(id, job)
   elseif from == 'BLOCKED' then
     call('ZREM', k_blocked, id)
   elseif leased(from) then
-    call('ZREM', k_leased, id)
     call('ZREM', k_held .. job.agent, id)
+    call('ZREM', k_leased, id)
     call('HDEL', k_job .. id, 'agent', 'lease_id', 'lease_ms', 'request', 'claimed_ms', 'started_ms', 'confirmed',
       'cancel_ms', 'cancel_mode', 'cancel_grace_ms')
     if from == 'RUNNING' then
@@ -55,9 +55,7 @@ local function admit(id, job, to, at_ms, fields, holds_unique)
     call('ZADD', k_scheduled .. job.priority, text_of(at_ms), id)
     ring_at(at_ms)
   elseif leased(to) then
-    local deadline = text_of(at_ms)
-    call('ZADD', k_leased, deadline, id)
-    call('ZADD', k_held .. job.agent, deadline, id)
+    call('ZADD', k_leased, text_of(at_ms), id)
     if to == 'RUNNING' then
       count('running', 1)
     end
@@ -86,6 +84,13 @@ local function move(verb, id, job, to, at_ms, fields)
     call('HSET', k_job .. id, unpack(fields))
   else
     local holds_unique = job.unique and call('HGET', k_unique, job.unique) == id
+    -- Keys of one lane or agent are not among those whose type was checked; one is asked for, the other written first.
+    if job.lane ~= 'any' then
+      must_be('zset', k_ready .. job.lane)
+    end
+    if leased(to) then
+      call('ZADD', k_held .. job.agent, text_of(at_ms), id)
+    end
     leave(id, job)
     admit(id, job, to, at_ms, fields, holds_unique)
   end

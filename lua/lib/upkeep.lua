@@ -13,30 +13,32 @@ local did = {requeued = 0, dead_lettered = 0, promoted = 0, trimmed = 0, more = 
 -- A lease that could not be renewed because Redis was away, or everybody was cut off, gets one lease of grace.
 local function in_grace(lease_ms, deadline)
   local gap, gap_at = tonumber(meta.gap_ms or 0), tonumber(meta.gap_at_ms or 0)
-  return 2 * gap > lease_ms and deadline - lease_ms <= gap_at and now < gap_at + lease_ms, gap_at + lease_ms
+  -- A gap that lies ahead was seen by a clock that has been set back since.
+  local recent = now < gap_at + lease_ms and now > gap_at - lease_ms
+  return 2 * gap > lease_ms and deadline - lease_ms <= gap_at and recent, gap_at + lease_ms
 end
 local function renew_until(id, agent, deadline)
   local text = text_of(deadline)
-  call('ZADD', k_leased, text, id)
   call('ZADD', k_held .. agent, text, id)
+  call('ZADD', k_leased, text, id)
 end
 local function reap()
   -- After the server's clock was set back, deadlines lie too far ahead: no lease lasts longer than the longest.
   local ahead = call('ZREVRANGEBYSCORE', k_leased, '+inf', '(' .. text_of(now + LEASE_MS_MAX), 'LIMIT', 0, STEP)
   for i = 1, #ahead do
-    local job = record(ahead[i])
+    local job = safely(record, ahead[i])
     if job then
-      renew_until(ahead[i], job.agent, now + int(job.lease_ms))
+      safely(renew_until, ahead[i], job.agent, now + int(job.lease_ms))
     end
   end
   local expired = call('ZRANGEBYSCORE', k_leased, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, STEP)
   for i = 1, #expired, 2 do
     local id = expired[i]
-    local job = record(id)
+    local job = safely(record, id)
     if job and leased(job.status) then
       local spared, deadline = in_grace(int(job.lease_ms), tonumber(expired[i + 1]))
       if spared then
-        renew_until(id, job.agent, deadline)
+        safely(renew_until, id, job.agent, deadline)
       else
         local to = safely(lose, id, job)
         if to == 'DEAD_LETTERED' then
@@ -65,7 +67,7 @@ local function promote()
     end
     local due = call('ZRANGEBYSCORE', k_scheduled .. priority, '-inf', now_text, 'LIMIT', 0, left)
     for i = 1, #due do
-      local job = record(due[i])
+      local job = safely(record, due[i])
       if job and job.status == 'SCHEDULED' and safely(make_due, due[i], job) then
         did.promoted = did.promoted + 1
       end
@@ -77,8 +79,8 @@ end
 local function bury(ids)
   local texts, names = {}, {}
   for i = 1, #ids do
-    local job = record(ids[i])
-    if job then
+    local job = safely(record, ids[i])
+    if job and job.digest then
       names[#names + 1] = ids[i]
       texts[#texts + 1] = ids[i]
       texts[#texts + 1] = now_text .. ' ' .. job.digest .. ' ' .. (job.fence or 0) .. ' ' .. (job.outcome or '-') ..
@@ -125,7 +127,7 @@ local function trim_tombs()
   local gone = 0
   for i = 1, #oldest do
     local tomb = call('HGET', k_tombs, oldest[i])
-    if tomb and tonumber(string.match(tomb, '^%d+')) > now - meta.tombstone_ms then
+    if tomb and tonumber(string.match(tomb, '^%d+') or 0) > now - meta.tombstone_ms then
       break
     end
     call('HDEL', k_tombs, oldest[i])
@@ -141,23 +143,24 @@ local function fold()
   if last == 0 then
     keep('folded_minute', text_of(minute - 1))
   elseif minute - 1 > last then
+    keep('folded_minute', text_of(math.max(last + 1, minute - 120)))
     local buckets = call('HGETALL', k_latency .. text_of(last + 1))
     for i = 1, #buckets, 2 do
       call('HINCRBY', k_latency .. 'all', buckets[i], buckets[i + 1])
     end
-    keep('folded_minute', text_of(math.max(last + 1, minute - 120)))
   end
 end
 local function upkeep()
   need('retention_ms', 'retention_count', 'max_dead', 'tombstone_ms', 'folded_minute')
   must_be('hash', k_tombs)
   must_be('list', k_tombs_by_age)
+  must_be('hash', k_spec)
   must_be('hash', k_result)
   reap()
   promote()
   trim()
   trim_tombs()
-  fold()
+  safely(fold)
   call('ZREMRANGEBYRANK', k_agents, 0, -1001)
   keep('upkeep_ms', did.more == 1 and '0' or now_text)
 end
@@ -179,7 +182,9 @@ local function next_due()
   local lease = call('ZRANGE', k_leased, 0, 0, 'WITHSCORES')
   if lease[1] then
     earlier(lease[2] - now)
-    earlier(math.max(200, int(call('HGET', k_job .. lease[1], 'lease_ms')) / 4))
+    -- Whatever the record is, the answer must come: everything else of this call is written by now.
+    local lease_ms = tonumber(redis.pcall('HGET', k_job .. lease[1], 'lease_ms')) or 0
+    earlier(math.max(200, lease_ms / 4))
   end
   return first and math.max(0, math.ceil(first)) or -1
 end
