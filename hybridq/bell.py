@@ -26,6 +26,7 @@ __all__ = ["AsyncBell", "Ring", "SyncBell", "fallback_s"]
 log = structlog.get_logger("hybridq")
 _jitter = random.Random()
 RECONNECT_S_MAX: Final = 1.0
+CANCEL_AGAIN_S: Final = 0.1
 _TROUBLE: Final = (redis.exceptions.RedisError, OSError, RuntimeError)
 
 
@@ -87,9 +88,10 @@ class AsyncBell:
             self._heard_by.pop(channel, None)
         if not self._heard_by and self._task is not None:
             task, self._task = self._task, None
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            # Before Python 3.12 a client's wait_for swallows a cancellation that comes together with a message.
+            while not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
 
     async def _listen(self) -> None:
         wait_s = 0.05

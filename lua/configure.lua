@@ -10,6 +10,7 @@
 --- COST     O(1); 1 call
 local function configure(e)
   keep(e.field, text_of(e.value))
+  keep('upkeep_ms', '0')
   return {'SET', meta[e.field]}
 end
 return run(configure)

@@ -37,7 +37,7 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._links: set[asyncio.Task[None]] = set()
-        self._fault: _Fault | None = None
+        self._faults: list[_Fault] = []
         self._delay_s = 0.0
         self._port = 0
         self.accepted = 0
@@ -64,18 +64,20 @@ class Proxy:
         """Reset every open connection; new ones are served."""
         asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(ANSWER_TIMEOUT_S)
 
-    def drop_next_reply(self, containing: bytes = b"") -> threading.Event:
+    def drop_next_reply(self, containing: bytes = b"", *, times: int = 1) -> threading.Event:
         """Forward the next request holding `containing`, then reset the connection in place of its reply.
 
-        Returns an event that is set once it has happened.
+        `times` requests in a row meet this. Returns an event that is set once it has happened to the last.
         """
-        return self.cut_reply_after(0, containing)
+        return self._arm([_Fault(0, containing) for _ in range(times)])
 
     def cut_reply_after(self, reply_bytes: int, containing: bytes = b"") -> threading.Event:
         """As `drop_next_reply`, but the first `reply_bytes` bytes of the reply still arrive."""
-        fault = _Fault(reply_bytes, containing)
-        self._call(lambda: setattr(self, "_fault", fault))
-        return fault.done
+        return self._arm([_Fault(reply_bytes, containing)])
+
+    def _arm(self, faults: list[_Fault]) -> threading.Event:
+        self._call(lambda: setattr(self, "_faults", faults))
+        return faults[-1].done
 
     def delay(self, reply_s: float) -> None:
         """Hold back every piece of a reply for `reply_s` seconds; 0 ends that."""
@@ -89,7 +91,7 @@ class Proxy:
         """Let everything pass again: no delay, no armed fault, and what was held back is delivered."""
 
         def heal() -> None:
-            self._fault, self._delay_s = None, 0.0
+            self._faults, self._delay_s = [], 0.0
             self._flow.set()
 
         self._call(heal)
@@ -158,9 +160,9 @@ class _Link:
     async def requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(CHUNK_BYTES):
             await self._proxy._flow.wait()
-            armed = self._proxy._fault
-            if armed is not None and armed.containing in chunk:
-                self._fault, self._proxy._fault = armed, None
+            armed = self._proxy._faults
+            if armed and armed[0].containing in chunk:
+                self._fault = armed.pop(0)
             writer.write(chunk)
             await writer.drain()
 

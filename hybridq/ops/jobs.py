@@ -74,11 +74,13 @@ def enqueue(
     entries = tuple(prepare(spec) for spec in specs)
     script = load("enqueue")
 
-    def one(entry: tuple[Any, ...], reply: Reply) -> Enqueued:
+    def one(spec: JobSpec, entry: tuple[Any, ...], reply: Reply) -> Enqueued:
         job_id = str(entry[0])
         match _args.tag_of(script, reply, job_id):
             case "ENQUEUED" | "DUPLICATE" as tag:
-                return Enqueued(job_id=job_id, status=JobStatus(reply[1].decode()), created=tag == "ENQUEUED")
+                # An id made here is known to nobody else: when it is there, an earlier sending of this call did it.
+                created = tag == "ENQUEUED" or spec.job_id is None
+                return Enqueued(job_id=job_id, status=JobStatus(reply[1].decode()), created=created)
             case "CONFLICT":
                 raise JobConflict(job_id, reply[1].decode())
             case "UNIQUE":
@@ -91,7 +93,7 @@ def enqueue(
         raise _args.unexpected(script, reply)
 
     def decode(replies: Sequence[Reply]) -> list[Enqueued | HybridqError]:
-        return [_value_or_error(one, entry, reply) for entry, reply in zip(entries, replies, strict=True)]
+        return [_value_or_error(one, *each) for each in zip(specs, entries, replies, strict=True)]
 
     size = sum(len(entry[2]) for entry in entries)
     return _args.simple("enqueue", root, now_ms, entries, decode, size_bytes=size)
