@@ -37,7 +37,8 @@ HybridqError                       carries what is known as attributes; the mess
     └── EngineMismatch             the data directory belongs to another engine
 ```
 
-`Retry` and `Reject` are signals that a task raises; they are not errors of hybridq.
+`Retry` and `Reject` are signals that a task raises; they are not errors of hybridq. `check.InvariantBroken`, a
+`HybridqError` too, stands with the checker.
 """
 
 from __future__ import annotations

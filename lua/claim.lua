@@ -25,6 +25,7 @@ local BUDGET = 50
 local LOOK_AHEAD = 16
 local UPKEEP_EVERY_MS = 20
 local HELD_MAX = 200
+local REQUEST_LOOK_MAX = 1000
 local UNLISTED_MS = 3000
 if lanes_version ~= 0 and lanes_version ~= tonumber(meta.lanes_version) then
   return {'LANES_CHANGED', meta.lanes_version}
@@ -35,8 +36,8 @@ local function lease_reply(id, job, spec, lease_ms)
 end
 
 local function lease_again(e, id)
-  local job = record(id)
-  if not job or job.request ~= e.request_id then
+  local job = call('HGET', k_job .. id, 'request') == e.request_id and record(id)
+  if not job then
     return nil
   end
   local spec = call('HGET', k_spec, id)
@@ -47,7 +48,7 @@ end
 -- The same request again: its leases that still live, renewed, since their holder begins with them only now.
 local function again(e)
   local jobs = {}
-  for _, id in ipairs(call('ZRANGE', k_held .. e.agent, 0, HELD_MAX - 1)) do
+  for _, id in ipairs(call('ZRANGE', k_held .. e.agent, 0, REQUEST_LOOK_MAX - 1)) do
     jobs[#jobs + 1] = safely(lease_again, e, id)
   end
   table.sort(jobs, function(a, b) return tonumber(a[3]) < tonumber(b[3]) end)

@@ -1,0 +1,7 @@
+"""`python -m hybridq.cli` is `hybridq`."""
+
+import sys
+
+from . import main
+
+sys.exit(main())

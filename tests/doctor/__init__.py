@@ -1,0 +1,1 @@
+"""Every check of the doctor, shown red on a real server."""
