@@ -1,0 +1,28 @@
+"""One valid call of each verb, for tests that ask the same of all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LEASE = {"job_id": "job", "fence": 1, "lease_id": "0" * 32, "agent": "one"}
+
+SAMPLES: dict[str, tuple[dict[str, Any], ...]] = {
+    "cancel": ({"job_id": "job"},),
+    "claim": ({"agent": "one", "lease_id": "0" * 32},),
+    "complete": ({**LEASE, "outcome": "success"},),
+    "configure": ({"field": "max_dead", "value": 10},),
+    "create": (),
+    "describe": ({"job_id": "job"},),
+    "enqueue": ({"job_id": "job"},),
+    "heartbeat": (LEASE,),
+    "list": (),
+    "pause": ({"paused": 1},),
+    "purge": ({"job_id": "job"},),
+    "release": ({**LEASE, "delay_ms": 0},),
+    "replay": ({"job_id": "job"},),
+    "reprioritise": ({"job_id": "job", "priority": "HIGH"},),
+    "start": (LEASE,),
+    "stats": (),
+    "upkeep": (),
+}
+"""verb → its entries; the arguments of the whole call have defaults."""

@@ -1,0 +1,68 @@
+"""heartbeat: leases renewed by the length they were claimed with, and word of cancel requests."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.harness import NOW, Rig
+
+
+@pytest.mark.parametrize("lease_ms", [1000, 30_000, 3_600_000])
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_lease_lasts_its_length_from_the_heartbeat_on(rig: Rig, lease_ms: int, start: int) -> None:
+    rig.enqueue("a")
+    held = rig.lease(lease_ms=lease_ms, start=start)
+    rig.now += 400
+
+    assert rig.heartbeat(held) == ["RENEWED", str(lease_ms), "", "0"]
+    assert rig.zset("leased") == rig.zset("held:one") == {"a": NOW + 400 + lease_ms}
+
+
+def test_a_heartbeat_confirms_the_lease_and_leaves_the_job_as_it_is(rig: Rig) -> None:
+    rig.enqueue("a")
+    held = rig.lease()
+    before = rig.record("a")
+    rig.heartbeat(held)
+
+    assert rig.record("a") == {**before, "confirmed": "1"}
+
+
+def test_a_heartbeat_that_comes_late_but_before_the_reaper_saves_the_lease(rig: Rig) -> None:
+    rig.enqueue("a")
+    held = rig.running()
+    rig.live(held.lease_ms + 1)
+    rig.heartbeat(held)
+
+    assert rig.upkeep()["requeued"] == 0
+    assert rig.status("a") == "RUNNING"
+
+
+@pytest.mark.parametrize("mode", ["graceful", "kill"])
+def test_a_heartbeat_brings_word_of_a_cancel_request_until_it_is_obeyed(rig: Rig, mode: str) -> None:
+    rig.enqueue("a")
+    held = rig.running()
+    rig.cancel("a", mode=mode, grace_ms=7000)
+
+    assert rig.heartbeat(held) == ["RENEWED", "30000", mode, "7000"]
+    assert rig.heartbeat(held) == ["RENEWED", "30000", mode, "7000"]
+
+
+def test_each_lease_of_a_batch_has_its_own_answer(rig: Rig) -> None:
+    rig.enqueue("a", "b", "c")
+    [first, second, third] = rig.claim(max=3)
+    rig.cancel("b")
+    rig.release(third)
+
+    assert rig.run("heartbeat", first.proof, second.proof, third.proof) == [
+        ["RENEWED", "30000", "", "0"],
+        ["RENEWED", "30000", "graceful", "10000"],
+        ["STALE_LEASE", "QUEUED"],
+    ]
+
+
+def test_the_same_lease_twice_in_a_batch_is_renewed_once_and_answered_twice(rig: Rig) -> None:
+    rig.enqueue("a")
+    held = rig.lease()
+
+    assert rig.run("heartbeat", held.proof, held.proof) == [["RENEWED", "30000", "", "0"]] * 2
+    assert rig.zset("leased") == {"a": NOW + 30_000}

@@ -1,0 +1,1 @@
+"""Tests of `Hold`, `Worker` and the heart, against real servers and with real processes."""
