@@ -1,0 +1,1 @@
+"""What parts do together, on real servers, clusters and sentinels."""
