@@ -19,7 +19,7 @@ HybridqError                       carries what is known as attributes; the mess
 │   ├── AlreadyTerminal            the job has ended
 │   ├── NotTerminal                the job has not ended yet
 │   ├── OutcomeConflict            the lease was completed before, with another outcome
-│   └── JobCancelled               the job was cancelled before it started
+│   └── JobCancelled               the job was cancelled, before its start or since
 ├── Refused                        the queue will not take the call now
 │   ├── QueueFull                  the queue, or Redis' memory, is full
 │   ├── AgentDraining              the agent may finish work, not claim more
@@ -228,11 +228,11 @@ class OutcomeConflict(Conflict):
 
 
 class JobCancelled(Conflict):
-    """The job was cancelled before it started: do not run it."""
+    """The job was cancelled: do not run it, or stop running it."""
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
-        super().__init__(f"job {job_id}: was cancelled before it started; do not run it")
+        super().__init__(f"job {job_id}: was cancelled; do not run it, or stop")
 
 
 # -- not now --------------------------------------------------------------------------------------------

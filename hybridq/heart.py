@@ -144,15 +144,16 @@ class Heart:
         one = _Beating(lease, on_lost, on_cancel, since + _usable_s(lease), next_at)
         with self._changed:
             before = self._beating.get(lease.job_id)
-            self._beating[lease.job_id] = one
+            # A job that came to us twice has one lease that counts; a beat names jobs, and cannot carry both.
+            stale = one if before is not None and before.lease.fence > lease.fence else before
+            if stale is not one:
+                self._beating[lease.job_id] = one
             if self._life is None:
                 self._start()
             elif next_at < self._beat_wakes_at or one.ends_at < self._watch_wakes_at:
                 self._changed.notify_all()
-        if before is not None and before.lease.fence < lease.fence:
-            # The same job came to us twice, so its first lease is over; a beat names jobs, and cannot carry
-            # both.
-            before.on_lost(CLAIMED_AGAIN)
+        if stale is not None:
+            stale.on_lost(CLAIMED_AGAIN)
 
     def remove(self, lease: Lease) -> float | None:
         """Renew `lease` no more; to be called before it is finished, so that its end is not taken for a loss.

@@ -74,7 +74,8 @@ class Hold(_Held):
     * `KeyboardInterrupt`, `SystemExit`: the lease is handed back; the exception goes on;
     * the lease was lost: nothing is reported, or the report is refused with `StaleLease`.
 
-    Usable again once the block has ended, by one thread at a time.
+    Usable again once the block has ended, by one thread at a time. The job's `timeout_s` is for the block to keep: its
+    lease is renewed for as long as it runs.
     """
 
     def __init__(self, queue: Queue, *, wait_s: float = 0.0, lease_s: float | None = None) -> None:

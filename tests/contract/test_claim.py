@@ -230,37 +230,38 @@ def test_the_wait_of_a_delayed_job_counts_from_when_it_was_due(rig: Rig) -> None
 # -- lanes -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def laned(rig: Rig) -> Rig:
-    """A queue with the lanes gpu and arm, at version 3."""
+def lay_lanes(rig: Rig) -> None:
+    """Make the lanes gpu and arm, at version 3."""
     rig.client.hset(f"{rig.root}:lanes", mapping={"gpu": "{}", "arm": "{}"})
     rig.client.hset(f"{rig.root}:meta", "lanes_version", "3")
-    return rig
 
 
-def test_a_claim_that_knows_older_lanes_is_refused_before_anything_is_done(laned: Rig) -> None:
-    laned.enqueue("a")
-    laned.enqueue("due", delay_ms=10)
-    laned.now += 50
-    before = laned.snapshot()
+def test_a_claim_that_knows_older_lanes_is_refused_before_anything_is_done(rig: Rig) -> None:
+    lay_lanes(rig)
+    rig.enqueue("a")
+    rig.enqueue("due", delay_ms=10)
+    rig.now += 50
+    before = rig.snapshot()
     entry = {"agent": "one", "lease_id": "0" * 32}
 
-    assert laned.run("claim", entry, lanes="any,gpu", lanes_version=2) == ["LANES_CHANGED", "3"]
-    assert before == laned.snapshot()
+    assert rig.run("claim", entry, lanes="any,gpu", lanes_version=2) == ["LANES_CHANGED", "3"]
+    assert before == rig.snapshot()
 
 
-def test_lanes_are_merged_by_rank(laned: Rig) -> None:
-    laned.enqueue("a")
-    laned.enqueue("b", lane="gpu")
-    laned.enqueue("c", lane="gpu", priority="HIGH")
-    laned.enqueue("d", lane="arm", priority="CRITICAL")
+def test_lanes_are_merged_by_rank(rig: Rig) -> None:
+    lay_lanes(rig)
+    rig.enqueue("a")
+    rig.enqueue("b", lane="gpu")
+    rig.enqueue("c", lane="gpu", priority="HIGH")
+    rig.enqueue("d", lane="arm", priority="CRITICAL")
 
-    got = laned.claim(max=9, lanes="any,gpu", lanes_version=3)
+    got = rig.claim(max=9, lanes="any,gpu", lanes_version=3)
     assert [held.job_id for held in got] == ["c", "a", "b"]
 
 
-def test_an_agent_that_knows_no_lanes_gets_jobs_without_requirements(laned: Rig) -> None:
-    laned.enqueue("a", lane="gpu", priority="CRITICAL")
-    laned.enqueue("b")
+def test_an_agent_that_knows_no_lanes_gets_jobs_without_requirements(rig: Rig) -> None:
+    lay_lanes(rig)
+    rig.enqueue("a", lane="gpu", priority="CRITICAL")
+    rig.enqueue("b")
 
-    assert [held.job_id for held in laned.claim(max=9)] == ["b"]
+    assert [held.job_id for held in rig.claim(max=9)] == ["b"]

@@ -117,17 +117,16 @@ def test_only_who_gave_the_answer_gets_it_again(rig: Rig) -> None:
 # -- late --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def late(rig: Rig) -> Held:
-    """A lease that was confirmed, ran out, and whose job runs with another agent."""
+def lose_to_another(rig: Rig) -> tuple[Held, Held]:
+    """Have a confirmed lease run out and its job run with another agent; returns the lost lease and the current."""
     rig.enqueue("a")
-    held = rig.running("one")
-    rig.lose(held)
-    rig.running("two", job_id="a")
-    return held
+    late = rig.running("one")
+    rig.lose(late)
+    return late, rig.running("two", job_id="a")
 
 
-def test_a_late_completion_is_kept_as_evidence_once(rig: Rig, late: Held) -> None:
+def test_a_late_completion_is_kept_as_evidence_once(rig: Rig) -> None:
+    late, _ = lose_to_another(rig)
     record = rig.record("a")
     rig.now += 5
 
@@ -141,7 +140,8 @@ def test_a_late_completion_is_kept_as_evidence_once(rig: Rig, late: Held) -> Non
     assert before == rig.snapshot()
 
 
-def test_a_late_completion_moves_one_counter_and_no_other(rig: Rig, late: Held) -> None:
+def test_a_late_completion_moves_one_counter_and_no_other(rig: Rig) -> None:
+    late, _ = lose_to_another(rig)
     before = rig.counters()
     rig.complete(late)
     rig.complete(late)
@@ -149,19 +149,15 @@ def test_a_late_completion_moves_one_counter_and_no_other(rig: Rig, late: Held) 
     assert rig.counters() == {**before, "late": 1}
 
 
-def test_a_late_note_stays_with_its_attempt_in_a_longer_history(rig: Rig, late: Held) -> None:
-    rig.complete(Held(**{**late.__dict__, **_current(rig)}), "failed", jitter=0)
+def test_a_late_note_stays_with_its_attempt_in_a_longer_history(rig: Rig) -> None:
+    late, current = lose_to_another(rig)
+    rig.complete(current, "failed", jitter=0)
     rig.complete(rig.running("three"))
     rig.complete(late)
 
     lines = rig.history("a")
     assert [line[6] for line in lines] == ["lost", "failed", "success"]
     assert [len(line) for line in lines] == [12, 11, 11]
-
-
-def _current(rig: Rig) -> dict[str, object]:
-    record = rig.record("a")
-    return {"fence": int(record["fence"]), "lease_id": record["lease_id"], "agent": record["agent"]}
 
 
 def test_a_lease_that_was_released_leaves_no_late_note(rig: Rig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.contract.harness import NOW, Rig
@@ -58,6 +60,23 @@ def test_each_lease_of_a_batch_has_its_own_answer(rig: Rig) -> None:
         ["RENEWED", "30000", "graceful", "10000"],
         ["STALE_LEASE", "QUEUED"],
     ]
+
+
+def test_the_right_fence_with_another_lease_id_renews_nothing(rig: Rig) -> None:
+    rig.enqueue("a")
+    held = rig.lease()
+
+    assert rig.heartbeat(replace(held, lease_id="f" * 32)) == ["STALE_LEASE", "CLAIMED"]
+
+
+def test_the_right_lease_id_with_an_older_fence_renews_nothing(rig: Rig) -> None:
+    """One claim gives all its leases one lease id; only the fence tells a job's lease from its next."""
+    rig.enqueue("a")
+    first = rig.lease(lease_id="e" * 32)
+    rig.release(first)
+    rig.lease(lease_id="e" * 32)
+
+    assert rig.heartbeat(first) == ["STALE_LEASE", "CLAIMED"]
 
 
 def test_the_same_lease_twice_in_a_batch_is_renewed_once_and_answered_twice(rig: Rig) -> None:

@@ -134,13 +134,14 @@ def test_dead_letters_do_not_go_by_age(rig: Rig) -> None:
 
 def test_jobs_that_live_are_never_trimmed(rig: Rig) -> None:
     rig.configure(retention_count=0, retention_ms=0, max_dead=1)
-    rig.enqueue("queued", "claimed")
+    rig.enqueue("claimed", "queued")
     rig.enqueue("scheduled", delay_ms=20 * 86_400_000)
-    rig.lease(job_id="queued")
+    rig.lease(job_id="claimed")
     rig.live(10 * 86_400_000, step_ms=86_400_000)
     rig.upkeep()
 
-    assert [rig.status(job_id) for job_id in ("queued", "claimed", "scheduled")] == ["QUEUED", "QUEUED", "SCHEDULED"]
+    assert rig.counters() == {"enqueued": 3}
+    assert {rig.status(job_id) for job_id in ("queued", "claimed", "scheduled")} == {"QUEUED", "CLAIMED", "SCHEDULED"}
 
 
 def test_the_events_are_bounded(rig: Rig) -> None:
