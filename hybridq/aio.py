@@ -320,10 +320,13 @@ class AsyncQueue(_base.QueueBase):
     async def close(self) -> None:
         """Answer waiting claims with nothing, see what was sent through, close the connections."""
         if not self._closed:
+            from .heart import end_heart_of
+
             self._closed = True
             if self._lot is not None:
                 await self._lot.close()
             await self._coalescer.settle()
+            await asyncio.to_thread(end_heart_of, self)
             await self._runner.close()
             self._release_server()
 

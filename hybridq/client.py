@@ -315,7 +315,10 @@ class Queue(_base.QueueBase):
     def close(self) -> None:
         """Close the connections; every later call raises `QueueClosed`."""
         if not self._closed:
+            from .heart import end_heart_of
+
             self._closed = True
+            end_heart_of(self)
             self._runner.close()
             self._release_server()
 

@@ -343,6 +343,14 @@ def heart_of(queue: BeatsFor) -> Heart:
         return heart
 
 
+def end_heart_of(queue: BeatsFor) -> None:
+    """End the heart of a queue object that is being closed, if it has one."""
+    with _hearts_lock:
+        heart = _hearts.pop(queue, None)
+    if heart is not None:
+        heart.close()
+
+
 def _start_anew() -> None:
     global _hearts, _hearts_lock
     _hearts, _hearts_lock = weakref.WeakKeyDictionary(), threading.Lock()

@@ -32,8 +32,8 @@ LAYERS = [
 RANK = {name: (level, place) for level, names in enumerate(LAYERS) for place, name in enumerate(names)}
 LATE = {
     "_base": {"embedded"},
-    "client": {"hold"},
-    "aio": {"hold"},
+    "client": {"hold", "heart"},
+    "aio": {"hold", "heart"},
     "embedded": {"testing"},
 }
 """Imports inside functions or for the type checker alone, which start nothing and close no circle at import."""

@@ -13,8 +13,8 @@ from hybridq import AsyncQueue, Queue
 from hybridq.worker import Worker
 from tests.servers import ServerProcess, wait_until
 
-LEASE_S = 1.0
-"""The shortest there is: tests wait for leases to end."""
+LEASE_S = 2.0
+"""Short, since tests wait for leases to end; twice the shortest there is, since machines stall."""
 
 Running = Callable[[Worker], AbstractAsyncContextManager[asyncio.Task[None]]]
 
