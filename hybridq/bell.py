@@ -138,11 +138,12 @@ class SyncBell:
 
     @classmethod
     def shared(cls, connector: Connects) -> SyncBell:
-        """Return the bell of this connector in this process."""
+        """Return the bell of this connector in this process; who got it calls `leave` in the end."""
         with cls._making:
             bell = cls._of.get(connector)
             if bell is None:
                 bell = cls._of[connector] = cls(connector)
+            bell._users += 1
             return bell
 
     def __init__(self, connector: Connects) -> None:
@@ -153,6 +154,15 @@ class SyncBell:
         self._client: Any = None
         self._pubsub: Any = None
         self._subscribed: set[str] = set()
+        self._users = 0
+
+    def leave(self) -> None:
+        """Say that one of those who share the bell needs it no more; the last closes its connection."""
+        with self._making:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            self.close()
 
     def mark(self, channel: str) -> int:
         """Return a mark to give to `wait`: whatever rings on `channel` after it is heard."""

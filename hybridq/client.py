@@ -319,6 +319,7 @@ class Queue(_base.QueueBase):
 
             self._closed = True
             end_heart_of(self)
+            self._bell.leave()
             self._runner.close()
             self._release_server()
 

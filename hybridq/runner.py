@@ -34,18 +34,24 @@ T = TypeVar("T")
 SCHEMA: Final = "1"
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 
-_NOT_DONE: Final = (
-    "LOADING",
-    "READONLY",
-    "MASTERDOWN",
-    "NOREPLICAS",
-    "MISCONF",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "BUSY",
-    "UNKILLABLE",
+_NOT_DONE: Final = frozenset(
+    {
+        "LOADING",
+        "READONLY",
+        "MASTERDOWN",
+        "NOREPLICAS",
+        "MISCONF",
+        "CLUSTERDOWN",
+        "TRYAGAIN",
+        "BUSY",
+        "UNKILLABLE",
+    }
 )
 """Errors that Redis gives before a script's first write: nothing was done."""
+_NOT_SENT: Final = ("connecting", "No connection available", "max number of clients")
+_TROUBLE: Final = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError)
+"""Everything redis-py raises; what its cluster clients say of the cluster as a whole is no `RedisError`."""
+_LOADS_MAX: Final = 3
 
 
 @dataclass(slots=True)
@@ -109,13 +115,15 @@ def exchange(call: Call[Any], place: Place) -> Exchange:
     outcome is the caller's to find out.
     """
     doubt: BaseException | None = None
+    loads = 0
     # As it was when this call was made: of several first calls under way at once each may find no queue yet.
     known = place.seen
     while True:
         script = call.script if place.shebang else call.script.without_shebang()
         args = (*call.common, *(arg for entry in call.entries for arg in entry))
         answer = yield Eval(script, call.root, args)
-        if isinstance(answer, redis.exceptions.NoScriptError):
+        if isinstance(answer, redis.exceptions.NoScriptError) and loads < _LOADS_MAX:
+            loads += 1
             loaded = yield Load(script)
             if isinstance(loaded, Exception):
                 raise _translate(loaded, call, place, doubt)
@@ -153,9 +161,13 @@ def _maybe_done(problem: Exception) -> bool:
     if isinstance(problem, (redis.exceptions.AuthenticationError, redis.exceptions.MaxConnectionsError)):
         return False
     if isinstance(problem, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)):
-        text = str(problem)
-        return not ("connecting" in text or "No connection available" in text or text.startswith(_NOT_DONE))
+        return _word(problem) not in _NOT_DONE and not any(words in str(problem) for words in _NOT_SENT)
     return False
+
+
+def _word(problem: Exception) -> str:
+    """Return the word that Redis began its error with; redis-py takes those it knows off the message."""
+    return getattr(problem, "status_code", None) or str(problem).partition(" ")[0]
 
 
 def _translate(problem: Exception, call: Call[Any], place: Place, doubt: BaseException | None) -> HybridqError:
@@ -178,7 +190,8 @@ def _translated(problem: Exception, call: Call[Any], place: Place) -> HybridqErr
         return QueueFull(place.queue, 0)
     if isinstance(problem, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)):
         return RedisUnavailable(place.url, text)
-    if text.startswith(_NOT_DONE) or isinstance(problem, redis.exceptions.ReadOnlyError):
+    # A cluster client says so before it has sent the call, or after it was only sent elsewhere, again and again.
+    if isinstance(problem, redis.exceptions.RedisClusterException) or _word(problem) in _NOT_DONE:
         return RedisUnavailable(place.url, text)
     return ScriptFailed(call.script.name, call.script.source_of(text), text)
 
@@ -230,7 +243,7 @@ class Runner:
             if isinstance(request, Load):
                 return client.script_load(request.script.text)
             return client.execute_command(*request.command())  # type: ignore[no-untyped-call]
-        except (redis.exceptions.RedisError, OSError) as problem:
+        except _TROUBLE as problem:
             return problem
 
     def _send_all(self, requests: Sequence[Request]) -> list[Any]:
@@ -244,7 +257,7 @@ class Runner:
                 pipe.execute_command(*request.command())
             answers: list[Any] = pipe.execute(raise_on_error=False)
             return answers
-        except (redis.exceptions.RedisError, OSError) as problem:
+        except _TROUBLE as problem:
             return [problem] * len(requests)
 
     def _connected(self) -> SyncRedis:
@@ -293,7 +306,7 @@ class AsyncRunner:
             if isinstance(request, Load):
                 return await client.script_load(request.script.text)
             return await client.execute_command(*request.command())
-        except (redis.exceptions.RedisError, OSError) as problem:
+        except _TROUBLE as problem:
             return problem
 
     async def _send_all(self, requests: Sequence[Request]) -> list[Any]:
@@ -309,7 +322,7 @@ class AsyncRunner:
                     pipe.execute_command(*request.command())
                 answers: list[Any] = await pipe.execute(raise_on_error=False)
                 return answers
-        except (redis.exceptions.RedisError, OSError) as problem:
+        except _TROUBLE as problem:
             return [problem] * len(requests)
 
     def _connected(self) -> AsyncRedis:

@@ -11,8 +11,8 @@
 --- READS    meta all leased dead finished job
 --- RETURNS  PAGE ids cursor_score cursor_id | NO_QUEUE
 --- FLAGS    no-writes
---- COST     O(log n + 1000); one call a record read, at most 1,000
-local READ_MAX = 1000
+--- COST     O(log n + 500); one call a record read, at most 500
+local READ_MAX = 500
 local call = redis.call
 if call('EXISTS', k_meta) == 0 then
   return {'NO_QUEUE'}

@@ -1,6 +1,5 @@
 --- What time brings: leases that ran out are reaped, due jobs promoted, old records trimmed, each at most k a call.
 --- USES     requeue erase safely
---- READS    lanes
 --- MAY_WRITE tombs: ids trimmed by count in the last meta.tombstone_ms, trimmed by upkeep
 --- MAY_WRITE tombs_by_age: as tombs
 --- WRITES   agents: the 1,000 agents that claimed last, trimmed by upkeep

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from hybridq.connect import Connector, Connects
+from hybridq.connect import Connector, Connects, SyncRedis
 from hybridq.testing import fake_connector
 from tests import servers
 from tests.contract.harness import Rig
@@ -37,12 +39,24 @@ one_engine = pytest.mark.parametrize("engine", _chosen()[:1], indirect=True)
 
 
 @pytest.fixture(scope="session")
-def clusters() -> Iterator[list[servers.Cluster]]:
-    """The cluster of this run, started on first use."""
-    started: list[servers.Cluster] = []
-    yield started
-    for cluster in started:
-        cluster.close()
+def cluster() -> Iterator[Callable[[], SyncRedis]]:
+    """Gives the one client of a cluster that is started on first use: it learns the map of the slots but once."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def client() -> SyncRedis:
+            running = stack.enter_context(servers.Cluster(_first_present()))
+            return stack.enter_context(contextlib.closing(Connector.parse(running.url).sync()))
+
+        yield client
+
+
+def _first_present() -> str:
+    for engine in servers.ENGINES:
+        with contextlib.suppress(servers.EngineMissing):
+            servers.find_binary(engine)
+            return engine
+    pytest.skip("no server binary for a cluster")
 
 
 @pytest.fixture(params=_chosen())
@@ -53,46 +67,37 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def connector(
+def client(
     engine: str,
     engine_servers: dict[str, servers.ServerProcess],
-    clusters: list[servers.Cluster],
-) -> Connects:
-    """Where the engine is. It is not emptied: each test has a namespace of its own."""
-    if engine == "fake":
-        return fake_connector()
+    cluster: Callable[[], SyncRedis],
+) -> Iterator[SyncRedis]:
+    """A client of the engine. The server is not emptied: each test has a namespace of its own."""
     if engine == "cluster":
-        if not clusters:
-            clusters.append(servers.Cluster(_first_present()).start())
-        return Connector.parse(clusters[0].url)
+        yield cluster()
+        return
+    with (fake_connector() if engine == "fake" else _connector(engine, engine_servers)).sync() as client:
+        yield client
+
+
+def _connector(engine: str, engine_servers: dict[str, servers.ServerProcess]) -> Connects:
     server = engine_servers.setdefault(engine, servers.ServerProcess(engine))
     if not server.running:
         server.start()
     return Connector.parse(server.url)
 
 
-def _first_present() -> str:
-    for engine in servers.ENGINES:
-        try:
-            servers.find_binary(engine)
-        except servers.EngineMissing:
-            continue
-        return engine
-    pytest.skip("no server binary for a cluster")
-
-
 @pytest.fixture
-def bare(request: pytest.FixtureRequest, connector: Connects, engine: str, namespace: str) -> Iterator[Rig]:
+def bare(request: pytest.FixtureRequest, client: SyncRedis, engine: str, namespace: str) -> Iterator[Rig]:
     """A rig whose queue was not created yet. Afterwards its keyspace is checked, unless the test `breaks_keys`."""
-    with connector.sync() as client:
-        rig = Rig(client, namespace, shebang=engine != "fake")
-        yield rig
-        if request.node.get_closest_marker("breaks_keys") is None:
-            rig.check()
+    rig = Rig(client, namespace, shebang=engine != "fake")
+    yield rig
+    if request.node.get_closest_marker("breaks_keys") is None:
+        rig.check()
 
 
 @pytest.fixture
 def rig(bare: Rig) -> Rig:
     """A rig with an empty queue."""
-    assert bare.eval("create", bare.now) == [["CREATED"]]
+    assert bare.run("create") == [["CREATED"]]
     return bare

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import redis
@@ -97,12 +97,13 @@ class Rig:
         script = self._load(verb) if self._shebang else self._load(verb).without_shebang()
         words = ("EVALSHA", script.sha, 1, f"{self.root}:meta", *args)
         try:
-            return _text(self.client.execute_command(*words))
+            answer = self.client.execute_command(*words)  # type: ignore[no-untyped-call]
         except redis.exceptions.NoScriptError:
             self.client.script_load(script.text)
-            return _text(self.client.execute_command(*words))
+            answer = self.client.execute_command(*words)  # type: ignore[no-untyped-call]
+        return _text(answer)
 
-    def arguments(self, verb: str, *entries: dict[str, object], **common: object) -> list[object]:
+    def arguments(self, verb: str, *entries: Mapping[str, object], **common: object) -> list[object]:
         """The arguments of a call, in the order of the script's header."""
         header = self._load(verb).header
         said = {"now_ms": self.now, **common}
@@ -116,7 +117,7 @@ class Rig:
         assert None not in args, f"{verb} needs more than {entries}"
         return args
 
-    def run(self, verb: str, *entries: dict[str, object], **common: object) -> list[Any]:
+    def run(self, verb: str, *entries: Mapping[str, object], **common: object) -> list[Any]:
         """Run a script; returns the answers of its entries."""
         answer: list[Any] = self.eval(verb, *self.arguments(verb, *entries, **common))
         return answer
@@ -225,7 +226,7 @@ class Rig:
 
     def zset(self, name: str) -> dict[str, int]:
         """A sorted set of the queue, in its order."""
-        pairs = self.client.zrange(f"{self.root}:{name}", 0, -1, withscores=True)
+        pairs: Any = self.client.zrange(f"{self.root}:{name}", 0, -1, withscores=True)
         return {_text(member): int(score) for member, score in pairs}
 
     def line(self) -> list[str]:
@@ -243,7 +244,7 @@ class Rig:
 
     def events(self) -> list[str]:
         """What happened, oldest first, each as `kind id STATUS agent attempt`."""
-        entries = self.client.xrange(f"{self.root}:events")
+        entries: list[Any] = self.client.xrange(f"{self.root}:events") or []
         return [f"{_text(kind)} {_text(said)}" for _, fields in entries for kind, said in fields.items()]
 
     def snapshot(self) -> dict[str, object]:
@@ -263,7 +264,7 @@ class Bell:
     """Hears what is published on a channel."""
 
     def __init__(self, client: SyncRedis, channel: str) -> None:
-        self._pubsub = client.pubsub()
+        self._pubsub: Any = client.pubsub()  # type: ignore[no-untyped-call]
         self._channel = channel
 
     def __enter__(self) -> Bell:
@@ -295,8 +296,12 @@ def leases_of(reply: Reply) -> list[Held]:
     if reply[0] in ("EMPTY", "PAUSED"):
         return []
     assert reply[0] == "LEASED", reply
-    numbers = {2, 7, 8, 9, 10, 11, 12}
-    return [Held(*(int(f) if i in numbers else f for i, f in enumerate(job))) for job in reply[1]]
+    names = [one.name for one in fields(Held)]
+    return [Held(**dict(zip(names, map(_number_in, names, job), strict=True))) for job in reply[1]]
+
+
+def _number_in(name: str, value: str) -> Any:
+    return int(value) if Held.__annotations__[name] == "int" else value
 
 
 def snapshot(client: SyncRedis, root: str) -> dict[str, object]:

@@ -23,7 +23,7 @@ def test_success_completes_the_job(rig: Rig) -> None:
         "fence": str(held.fence), "unique": "key",
     }  # fmt: skip
     assert rig.zset("finished") == {"a": NOW + 250}
-    assert rig.zset("leased") == rig.zset("held:one") == rig.hash("unique") == {}
+    assert (rig.zset("leased"), rig.zset("held:one"), rig.hash("unique")) == ({}, {}, {})
     assert rig.history("a") == [
         [1, "one", held.fence, NOW, NOW, NOW + 250, "success", "COMPLETED", None, None, {"answer": 42}]
     ]

@@ -61,11 +61,17 @@ def test_two_entries_of_one_batch_with_one_lease_end_it_once(rig: Rig) -> None:
     assert rig.counters() == {"enqueued": 1, "completed": 1}
 
 
+def promote(rig: Rig) -> Rig:
+    rig.live(5000)
+    rig.upkeep()
+    return rig
+
+
 AFTERWARDS: dict[str, Callable[[Rig], object]] = {
-    "promoted": lambda rig: (rig.live(5000), rig.upkeep()),
-    "claimed by another": lambda rig: (rig.live(5000), rig.upkeep(), rig.lease("two")),
-    "completed by another": lambda rig: (rig.live(5000), rig.upkeep(), rig.complete(rig.running("two"))),
-    "lost by another": lambda rig: (rig.live(5000), rig.upkeep(), rig.lose(rig.running("two"))),
+    "promoted": promote,
+    "claimed by another": lambda rig: promote(rig).lease("two"),
+    "completed by another": lambda rig: promote(rig).complete(rig.running("two")),
+    "lost by another": lambda rig: promote(rig).lose(rig.running("two")),
     "cancelled": lambda rig: rig.cancel("a"),
     "reprioritised": lambda rig: rig.one("reprioritise", job_id="a", priority="LOW"),
 }

@@ -53,7 +53,7 @@ def furnish(rig: Rig) -> Leases:
 
 def entries_of(verb: str, leases: Leases) -> tuple[dict[str, Any], ...]:
     """A call of a verb that has something to do in a furnished queue."""
-    return {
+    calls: dict[str, tuple[dict[str, Any], ...]] = {
         "cancel": ({"job_id": "queued"}, {"job_id": "claimed"}),
         "claim": ({"agent": "one", "generation": 1, "lease_id": "c" * 32, "holding": ",", "max": 9},),
         "complete": tuple({**leases[name].proof, "outcome": "failed"} for name in ("running", "lost")),
@@ -67,7 +67,8 @@ def entries_of(verb: str, leases: Leases) -> tuple[dict[str, Any], ...]:
         "reprioritise": ({"job_id": "queued", "priority": "LOW"}, {"job_id": "due", "priority": "LOW"}),
         "start": (leases["claimed"].proof,),
         "upkeep": (),
-    }[verb]
+    }
+    return calls[verb]
 
 
 def without_doubt(snapshot: dict[str, Any], root: str) -> dict[str, Any]:

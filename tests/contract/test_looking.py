@@ -129,13 +129,14 @@ def test_new_jobs_do_not_shift_the_pages(rig: Rig) -> None:
     assert page(rig, limit=2, after_score=score, after_id=job_id)[0] == ["b", "a"]
 
 
-def test_a_filter_looks_at_a_thousand_records_a_page(rig: Rig) -> None:
+def test_a_page_may_be_empty_when_a_filter_has_looked_at_enough(rig: Rig) -> None:
     rig.enqueue("first", priority="HIGH")
-    for first in range(0, 1200, 50):
+    for first in range(0, 1100, 50):
         rig.enqueue(*(f"job-{n:04}" for n in range(first, first + 50)))
 
-    found = pages(rig, priority="HIGH")
-    assert found == [[], ["first"]]
+    *others, last = pages(rig, priority="HIGH")
+    assert last == ["first"]
+    assert others and not any(others)
 
 
 # -- stats -----------------------------------------------------------------------------------------------

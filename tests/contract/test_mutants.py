@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from hybridq import scripts
-from hybridq.connect import Connects
+from hybridq.connect import SyncRedis
 from hybridq.scripts import Script, verbs
 from tests.contract import (
     test_cancel,
@@ -110,7 +110,8 @@ MUTANTS = (
            "  if job.cancel_ms then\n    move('start'", "  if false then\n    move('start'"),
     Mutant("a kill is taken back", test_cancel, "job.cancel_mode ~= 'kill' or e.mode == 'kill'", "true"),
     # -- idempotence
-    Mutant("a job is taken in twice", test_enqueue, "  if status then\n    return {digest", "  if false then\n    return {digest"),
+    Mutant("a job is taken in twice", test_enqueue, "  if status then\n    return {digest",
+           "  if false then\n    return {digest"),
     Mutant("other content is the same job", test_enqueue, "digest == e.digest and", "true and"),
     Mutant("the same request claims anew", test_claim_again, "and again(e) or {}", "and {} or {}"),
     Mutant("late notes are piled up", test_complete_again, "== '}]' then", "== '' then"),
@@ -119,14 +120,16 @@ MUTANTS = (
     # -- unique keys
     Mutant("a unique key is never free again", test_replay, "      call('HDEL', k_unique, job.unique)\n"),
     Mutant("a replay does not take its unique key", test_replay, "    call('HSET', k_unique, job.unique, id)\n"),
-    Mutant("a unique key is given twice", test_enqueue, "  if e.unique ~= '' then\n    local holder", "  if false then\n    local holder"),
+    Mutant("a unique key is given twice", test_enqueue, "  if e.unique ~= '' then\n    local holder",
+           "  if false then\n    local holder"),
     # -- time
     Mutant("an outage gives no grace", test_grace, "      if spared then\n", "      if false then\n"),
     Mutant("grace has no end", test_grace, " and recent, gap_at + lease_ms", ", gap_at + lease_ms"),
     Mutant("deadlines far ahead are left alone", test_grace, "  for i = 1, #ahead do\n", "  for i = 1, 0 do\n"),
     Mutant("leases never run out", test_reap, "  for i = 1, #expired, 2 do\n", "  for i = 1, 0, 2 do\n"),
     # -- who is served
-    Mutant("a paused queue hands out jobs", test_pause, "if meta.paused ~= '1' then\n  share_out", "if true then\n  share_out"),
+    Mutant("a paused queue hands out jobs", test_pause, "if meta.paused ~= '1' then\n  share_out",
+           "if true then\n  share_out"),
     Mutant("who gave a job back gets it again at once", test_claim_again, "job.avoid == e.agent", "false"),
     Mutant("capacity is not looked at", test_claim_again, "and room_of(e.agent) > 0", ""),
     Mutant("drain is not looked at", test_claim_again, "agent[2] == '1'", "false"),
@@ -145,10 +148,9 @@ def scenarios(guard: ModuleType) -> Iterator[tuple[str, Scenario]]:
 
 
 @pytest.fixture
-def rig_with(connector: Connects, namespace: str) -> Iterator[Callable[..., Rig]]:
+def rig_with(client: SyncRedis, namespace: str) -> Callable[..., Rig]:
     """Makes rigs whose scripts come from elsewhere."""
-    with connector.sync() as client:
-        yield functools.partial(Rig, client, namespace)
+    return functools.partial(Rig, client, namespace)
 
 
 def first_red(make: Callable[..., Rig], load: Callable[[str], Script], guard: ModuleType) -> str | None:

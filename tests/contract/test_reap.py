@@ -29,9 +29,7 @@ def test_a_lost_run_costs_its_attempt_and_keeps_its_place(rig: Rig) -> None:
     record = rig.record("a")
     assert (record["attempt"], record["ready_ms"], record["outcome"]) == ("1", str(rig.now), "lost")
     assert "unstarted" not in record
-    assert rig.history("a") == [
-        [1, "one", held.fence, claimed, claimed, rig.now, "lost", "QUEUED", None, None, None]
-    ]
+    assert rig.history("a") == [[1, "one", held.fence, claimed, claimed, rig.now, "lost", "QUEUED", None, None, None]]
     assert rig.counters() == {"enqueued": 2, "lost_leases": 1}
     assert rig.events()[-1] == "job.lost a QUEUED one 1"
 

@@ -1,4 +1,4 @@
-"""upkeep, retention: ended jobs go by age and count, in steps; dead letters over the cap; tombstones after their time."""
+"""upkeep, retention: ended jobs go by age and count, dead letters over the cap, tombstones after their time."""
 
 from __future__ import annotations
 

@@ -35,6 +35,10 @@ one_engine = pytest.mark.parametrize("server", [ENGINE], indirect=True)
 """For tests that take seconds and look at the library more than at the server."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "scale: what a long queue costs; HYBRIDQ_TEST_SCALE says how long")
+
+
 @pytest.fixture(params=COLOURS)
 def colour(request: pytest.FixtureRequest) -> str:
     """The colours of a queue: blocking, and awaited."""
