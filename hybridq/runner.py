@@ -72,10 +72,13 @@ class Eval:
     script: Script
     root: str
     args: tuple[Any, ...]
+    in_full: bool = False
+    """Send the script's text along, for a server that forgets it again and again."""
 
     def command(self) -> tuple[Any, ...]:
         """Return it as redis-py's command words."""
-        return ("EVALSHA", self.script.sha, 1, f"{self.root}:meta", *self.args)
+        name = ("EVAL", self.script.text) if self.in_full else ("EVALSHA", self.script.sha)
+        return (*name, 1, f"{self.root}:meta", *self.args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +113,9 @@ def split(call: Call[Any]) -> list[Call[Any]]:
 def exchange(call: Call[Any], place: Place) -> Exchange:
     """Yield what to send for one call, take what came back (an answer or an exception), return the replies.
 
-    A script the server does not know is loaded and sent again: nothing had run. A queue that does not exist yet is
-    created, once. A call whose answer was lost is sent once more where its script recognises it; after that the
-    outcome is the caller's to find out.
+    A script the server does not know is loaded and sent again, in the end with its text: nothing had run. A queue
+    that does not exist yet is created, once. A call whose answer was lost is sent once more where its script
+    recognises it; after that the outcome is the caller's to find out.
     """
     doubt: BaseException | None = None
     loads = 0
@@ -121,7 +124,7 @@ def exchange(call: Call[Any], place: Place) -> Exchange:
     while True:
         script = call.script if place.shebang else call.script.without_shebang()
         args = (*call.common, *(arg for entry in call.entries for arg in entry))
-        answer = yield Eval(script, call.root, args)
+        answer = yield Eval(script, call.root, args, in_full=loads == _LOADS_MAX)
         if isinstance(answer, redis.exceptions.NoScriptError) and loads < _LOADS_MAX:
             loads += 1
             loaded = yield Load(script)

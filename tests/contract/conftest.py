@@ -29,13 +29,15 @@ def _present(engine: str) -> object:
     return engine
 
 
-def _chosen() -> list[object]:
+def _chosen(among: tuple[str, ...] = ENGINES) -> list[object]:
     asked = os.environ.get("HYBRIDQ_TEST_ENGINES")
-    return [_present(engine) for engine in (asked.split(",") if asked else ENGINES)]
+    return [_present(engine) for engine in (asked.split(",") if asked else among) if engine in among]
 
 
 one_engine = pytest.mark.parametrize("engine", _chosen()[:1], indirect=True)
 """For a test so long, and so much about Lua alone, that one engine is enough."""
+servers_only = pytest.mark.parametrize("engine", _chosen(servers.ENGINES), indirect=True)
+"""For a test of what a server says and fakeredis does not."""
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import redis
 
-from hybridq.scripts import load, verbs
-from tests.contract.conftest import one_engine
+from hybridq.scripts import load, locate, verbs
+from tests.contract.conftest import one_engine, servers_only
 from tests.contract.harness import Held, Rig
 
 KEYS = (
@@ -158,6 +158,19 @@ def test_a_verb_that_moves_jobs_is_refused_whole_when_an_index_is_foreign(rig: R
         with Replaced(rig, name), pytest.raises(redis.exceptions.ResponseError):
             rig.run(verb, *entries_of(verb, leases))
     assert before == rig.snapshot()
+
+
+@servers_only
+@pytest.mark.parametrize(
+    ("name", "place"), [("leased", "call('ZINTER'"), ("stats", "error(key"), ("meta", "call('HMGET'")]
+)
+def test_the_refusal_leads_back_to_its_line_in_the_sources(rig: Rig, name: str, place: str) -> None:
+    with Replaced(rig, name), pytest.raises(redis.exceptions.ResponseError) as caught:
+        rig.claim()
+
+    path, _, number = load("claim").source_of(str(caught.value)).partition(":")
+    assert path == "lua/lib/open.lua"
+    assert place in (locate().parent / path).read_text(encoding="utf-8").splitlines()[int(number) - 1]
 
 
 @pytest.mark.breaks_keys

@@ -125,7 +125,7 @@ def test_threads_that_wait_on_one_queue_share_one_connection(
         claims = [spawn(queue.claim, wait_s=WAIT_S) for _ in range(20)]
         wait_until_parked(redis, bell_channel(queue.root))
 
-        await settled(lambda: len(redis.client_list(_type="pubsub")) == 1)
+        wait_until(lambda: len(redis.client_list(_type="pubsub")) == 1, 5, what="one connection listens")
         for _ in claims:
             queue.enqueue("t")
         ids = [claim.result(WAIT_S)[0].job_id for claim in claims]
