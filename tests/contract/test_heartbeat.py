@@ -69,6 +69,13 @@ def test_the_right_fence_with_another_lease_id_renews_nothing(rig: Rig) -> None:
     assert rig.heartbeat(replace(held, lease_id="f" * 32)) == ["STALE_LEASE", "CLAIMED"]
 
 
+def test_the_right_lease_in_other_hands_renews_nothing(rig: Rig) -> None:
+    rig.enqueue("a")
+    held = rig.lease("one")
+
+    assert rig.heartbeat(replace(held, agent="two")) == ["NOT_HOLDER"]
+
+
 def test_the_right_lease_id_with_an_older_fence_renews_nothing(rig: Rig) -> None:
     """One claim gives all its leases one lease id; only the fence tells a job's lease from its next."""
     rig.enqueue("a")

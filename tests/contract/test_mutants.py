@@ -62,7 +62,9 @@ MUTANTS = (
     # -- who may act
     Mutant("the fence is not compared", test_heartbeat, "tonumber(job.fence) ~= e.fence or ", ""),
     Mutant("the lease id is not compared", test_heartbeat, " or job.lease_id ~= e.lease_id", ""),
-    Mutant("the agent is not compared", test_complete_again, "elseif agent ~= e.agent then", "elseif false then"),
+    Mutant("the holder is not compared", test_heartbeat, "if job.agent ~= e.agent then", "if false then"),
+    Mutant("who gave an answer is not compared", test_complete_again, "elseif agent ~= e.agent then",
+           "elseif false then"),
     Mutant("fence and lease id are not compared", test_complete_again,
            " or tonumber(job.fence) ~= e.fence or job.lease_id ~= e.lease_id then", " then"),
     # -- one place for each job
@@ -73,6 +75,9 @@ MUTANTS = (
     Mutant("a replayed job stays dead", test_replay, "    call('ZREM', k_dead, id)\n"),
     Mutant("an ended job is in no index", test_complete,
            "    call('ZADD', to == 'DEAD_LETTERED' and k_dead or k_finished, now_text, id)\n"),
+    Mutant("a move is not written to the record", test_claim,
+           "  fields[#fields + 1] = to\n  call('HSET', k_job .. id, unpack(fields))\nend\n",
+           "  fields[#fields + 1] = to\nend\n"),
     Mutant("a heartbeat renews one set of two", test_heartbeat, "  call('ZADD', k_leased, deadline, e.job_id)\n"),
     # -- counters, events, rings
     Mutant("ended jobs are not counted", test_complete, "    count(string.lower(to), 1)\n"),

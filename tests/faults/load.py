@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -30,7 +31,8 @@ class Load:
     ) -> None:
         self._queue, self._lease_s, self._think_s = queue, lease_s, think_s
         self.recorder = check.Recorder()
-        self.acknowledged: list[str] = []
+        self.acknowledged: dict[str, float] = {}
+        """Job id → when its enqueue was answered, by `time.monotonic`."""
         self.completed: list[str] = []
         self.fences: list[int] = []
         self.troubles: list[BaseException] = []
@@ -70,6 +72,13 @@ class Load:
 
     def drain(self, timeout_s: float = 30.0) -> None:
         """Enqueue no more, and wait until all that was acknowledged has ended. Then every rule must hold."""
+        statuses = self.settle(timeout_s)
+        with self.recorder.call("inventory", proc="end", queue=self._queue.name, drained=True) as call:
+            call.ok(statuses)
+        check.history(self.recorder.events).raise_if_broken()
+
+    def settle(self, timeout_s: float = 30.0) -> dict[str, str]:
+        """Enqueue no more, and wait until all there is has ended; return the status of each job."""
         self._enough.set()
 
         def ended() -> bool:
@@ -82,9 +91,7 @@ class Load:
         self._over.set()
         for thread in self._threads:
             thread.join(30)
-        with self.recorder.call("inventory", proc="end", queue=self._queue.name, drained=True) as call:
-            call.ok(self._inventory())
-        check.history(self.recorder.events).raise_if_broken()
+        return self._inventory()
 
     def _inventory(self) -> dict[str, str]:
         statuses: dict[str, str] = {}
@@ -109,7 +116,7 @@ class Load:
             said = {"type": "t", "payload": [name, n], "job_id": f"{name}-{n}"}
             answer = self._until_known("enqueue", name, self._queue.enqueue, said)
             if answer is not None:
-                self.acknowledged.append(answer.job_id)
+                self.acknowledged[answer.job_id] = time.monotonic()
 
     def _work(self, name: str) -> None:
         for n in itertools.count():
