@@ -27,7 +27,10 @@ log = structlog.get_logger("hybridq")
 _jitter = random.Random()
 RECONNECT_S_MAX: Final = 1.0
 CANCEL_AGAIN_S: Final = 0.1
-_TROUBLE: Final = (redis.exceptions.RedisError, OSError, RuntimeError)
+READ_MAX: Final = 10_000
+READ_S_MAX: Final = 0.5
+"""How long a thread reads at a stretch; a channel that is new to the connection waits for that long at most."""
+_TROUBLE: Final = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError, RuntimeError)
 
 
 class Ring(msgspec.Struct, frozen=True):
@@ -156,13 +159,17 @@ class SyncBell:
         self._subscribed: set[str] = set()
         self._users = 0
 
-    def leave(self) -> None:
-        """Say that one of those who share the bell needs it no more; the last closes its connection."""
+    def leave(self, channel: str) -> None:
+        """Say that one of those who share the bell needs it no more: wakes who waits, the last closes its connection."""
+        self._ring([channel])
         with self._making:
             self._users -= 1
-            last = self._users == 0
-        if last:
-            self.close()
+        with self._news:
+            # Whoever reads just now disconnects after it: a connection is not closed under its reader.
+            if self._users or self._reading:
+                return
+            self._reading = True
+        self._done_reading()
 
     def mark(self, channel: str) -> int:
         """Return a mark to give to `wait`: whatever rings on `channel` after it is heard."""
@@ -191,17 +198,20 @@ class SyncBell:
                     return False
                 self._reading = True
             try:
-                self._read(min(1.0, max(0.0, deadline - time.monotonic())))
+                self._read(min(READ_S_MAX, max(0.0, deadline - time.monotonic())))
             finally:
-                with self._news:
-                    self._reading = False
-                    self._news.notify_all()
+                self._done_reading()
 
-    def close(self) -> None:
-        """Close the connection; a later wait opens it anew."""
+    def _done_reading(self) -> None:
+        if not self._users:
+            self._disconnect()
         with self._news:
-            pubsub, client, self._pubsub, self._client = self._pubsub, self._client, None, None
-            self._subscribed = set()
+            self._reading = False
+            self._news.notify_all()
+
+    def _disconnect(self) -> None:
+        pubsub, client, self._pubsub, self._client = self._pubsub, self._client, None, None
+        self._subscribed = set()
         with contextlib.suppress(*_TROUBLE):
             if pubsub is not None:
                 pubsub.close()
@@ -218,10 +228,18 @@ class SyncBell:
                 self._pubsub.subscribe(*(wanted - self._subscribed))
                 self._subscribed |= wanted
             message = self._pubsub.get_message(ignore_subscribe_messages=False, timeout=timeout_s)
-            if message is not None and message["type"] in ("message", "subscribe"):
-                self._ring([message["channel"].decode()])
+            rung: set[str] = set()
+            # What piled up while nobody waited is one ring: each by itself would be a claim for nothing.
+            for _ in range(READ_MAX):
+                if message is None:
+                    break
+                if message["type"] in ("message", "subscribe"):
+                    rung.add(message["channel"].decode())
+                message = self._pubsub.get_message(ignore_subscribe_messages=False, timeout=0)
+            if rung:
+                self._ring(list(rung))
         except _TROUBLE:
-            self.close()
+            self._disconnect()
             self._ring(list(self._rings))
             time.sleep(min(timeout_s, 0.2 * _jitter.uniform(0.5, 1.5)))
 

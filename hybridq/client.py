@@ -313,13 +313,13 @@ class Queue(_base.QueueBase):
         return Hold(self, wait_s=wait_s, lease_s=lease_s)
 
     def close(self) -> None:
-        """Close the connections; every later call raises `QueueClosed`."""
+        """Close the connections; every later call raises `QueueClosed`, and so does one that waits."""
         if not self._closed:
             from .heart import end_heart_of
 
             self._closed = True
             end_heart_of(self)
-            self._bell.leave()
+            self._bell.leave(bell_channel(self.root))
             self._runner.close()
             self._release_server()
 

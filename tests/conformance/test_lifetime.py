@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hybridq import AsyncQueue, JobSpec, Queue, QueueClosed, WrongLoop
 from hybridq.connect import Connects
 from tests.conformance.conftest import Open
 from tests.conformance.test_refused import LEASE
+from tests.servers import wait_until
 
 CALLS: dict[str, Callable[[Any], Any]] = {
     "enqueue": lambda queue: queue.enqueue("t"),
@@ -64,6 +66,18 @@ def test_close_leaves_other_queues_of_the_same_server_alone(open_queue: Open) ->
 
     job_id = other.enqueue("t").job_id
     assert [job_id] == [lease.job_id for lease in other.claim(wait_s=5)]
+
+
+def test_a_thread_that_waits_is_told_that_its_queue_was_closed(connector: Connects, namespace: str) -> None:
+    queues = [Queue("work", redis=connector, namespace=namespace) for _ in range(5)]
+    with ThreadPoolExecutor() as threads:
+        for queue in queues:
+            waiting = [threads.submit(queue.claim, wait_s=60) for _ in range(3)]
+            wait_until(lambda queue=queue: queue._bell._reading, 5, what="one of them listens")
+            queue.close()
+            for claim in waiting:
+                with pytest.raises(QueueClosed):
+                    claim.result(5)
 
 
 async def test_a_claim_that_waits_is_answered_with_nothing_at_close(connector: Connects, namespace: str) -> None:

@@ -133,6 +133,21 @@ def test_threads_that_wait_on_one_queue_share_one_connection(
     assert 20 == len(set(ids))
 
 
+def test_what_rang_while_nobody_waited_is_one_look(redis_url: str, namespace: str, redis: redis_py.Redis) -> None:
+    """A worker that was busy for a while must not answer every ring it missed with a claim for nothing."""
+    with Queue("work", redis=redis_url, namespace=namespace) as queue:
+        assert [] == queue.claim(wait_s=0.05)
+        for _ in range(300):
+            queue.enqueue("t")
+        while queue.claim(50):
+            pass
+        before = scripts_run(redis)
+
+        assert [] == queue.claim(wait_s=0.5)
+
+        assert scripts_run(redis) - before < 10
+
+
 async def test_claims_that_wait_in_one_process_share_one_connection(
     redis_url: str, namespace: str, redis: redis_py.Redis
 ) -> None:
