@@ -160,7 +160,7 @@ class SyncBell:
         self._users = 0
 
     def leave(self, channel: str) -> None:
-        """Say that one of those who share the bell needs it no more: wakes who waits, the last closes its connection."""
+        """Wake who waits on `channel` and need the bell no more; the last of those who share it disconnects."""
         self._ring([channel])
         with self._making:
             self._users -= 1

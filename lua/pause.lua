@@ -6,10 +6,10 @@
 ---          by text 0..128
 --- BATCH_MAX 1
 --- USES     open close run
---- READS    ready
+--- READS    ready lanes
 --- RETURNS  PAUSE paused reason by at_ms
 --- FLAGS    allow-oom
---- COST     O(1); 3 calls
+--- COST     O(lanes); 4 calls and one a lane
 local function pause(e)
   need('paused_reason', 'paused_by', 'paused_at_ms')
   if e.paused == 1 and meta.paused ~= '1' then
@@ -19,12 +19,16 @@ local function pause(e)
     keep('paused_at_ms', now_text)
     event('queue.paused', '-', 'PAUSED', nil)
   elseif e.paused == 0 and meta.paused == '1' then
+    local lanes = call('HKEYS', k_lanes)
+    lanes[#lanes + 1] = 'any'
     keep('paused', '0')
     keep('paused_reason', '')
     keep('paused_by', e.by)
     keep('paused_at_ms', now_text)
     event('queue.resumed', '-', 'RESUMED', nil)
-    ring('any', math.max(1, call('ZCARD', k_ready .. 'any')))
+    for _, lane in ipairs(lanes) do
+      ring(lane, math.max(1, call('ZCARD', k_ready .. lane)))
+    end
   end
   return {'PAUSE', meta.paused or '0', meta.paused_reason or '', meta.paused_by or '', meta.paused_at_ms or '0'}
 end

@@ -69,7 +69,7 @@ def test_close_leaves_other_queues_of_the_same_server_alone(open_queue: Open) ->
 
 
 def test_a_thread_that_waits_is_told_that_its_queue_was_closed(connector: Connects, namespace: str) -> None:
-    queues = [Queue("work", redis=connector, namespace=namespace) for _ in range(5)]
+    queues = [Queue("work", redis=connector, namespace=namespace) for _ in range(2)]
     with ThreadPoolExecutor() as threads:
         for queue in queues:
             waiting = [threads.submit(queue.claim, wait_s=60) for _ in range(3)]
