@@ -11,8 +11,8 @@
 --- READS    meta all leased dead finished job
 --- RETURNS  PAGE ids cursor_score cursor_id | NO_QUEUE
 --- FLAGS    no-writes
---- COST     O(log n + 500); one call a record read, at most 500
-local READ_MAX = 500
+--- COST     O(log n + 300); one call a record read, at most 300
+local READ_MAX = 300
 local call = redis.call
 if call('EXISTS', k_meta) == 0 then
   return {'NO_QUEUE'}

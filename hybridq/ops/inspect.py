@@ -62,7 +62,7 @@ def page(
     cursor: str | None = None,
     now_ms: int = 0,
 ) -> Call[Page]:
-    """Read one page of ids, newest first; at most 500 records are looked at, so a page may be short or empty."""
+    """Read one page of ids, newest first; at most 300 records are looked at, so a page may be short or empty."""
     wanted = None if status is None else _args.member("status", status, JobStatus)
     level = "" if priority is None else _args.member("priority", priority, Priority).value
     index = _INDEX_OF.get(wanted, "all") if wanted else "all"
