@@ -22,14 +22,15 @@ def main() -> int:
     if shutil.which("luacheck") is None:
         print("luacheck is not installed (Debian: lua-check), so lua/ was not checked")
         return 0
-    scripts = {name: load(name).without_shebang() for name in verbs()}
+    names = [name for folder in ("", "auth", "catalogue", "fleet") for name in verbs(folder)]
+    scripts = {name.replace("/", "-"): load(name).without_shebang() for name in names}
     with tempfile.TemporaryDirectory() as folder:
         for name, script in scripts.items():
             Path(folder, f"{name}.lua").write_text(script.text, encoding="utf-8")
         command = ["luacheck", ".", "--config", str(CHECKOUT / ".luacheckrc"), "--formatter", "plain", "--codes"]
         found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     for line in found.stdout.splitlines():
-        place = re.match(r"(\w+)\.lua:(\d+):\d+: (.*)", line)
+        place = re.match(r"([\w-]+)\.lua:(\d+):\d+: (.*)", line)
         if place is None:
             print(line)
         else:

@@ -59,6 +59,7 @@ from .job import (
     JobPage,
     JobSpec,
     Lease,
+    LeaseProof,
     Pause,
     Purged,
     QueueStats,
@@ -70,6 +71,7 @@ from .lifecycle import JobStatus, Outcome, Priority
 
 if TYPE_CHECKING:
     from .aio import AsyncDeadLetters, AsyncQueue
+    from .backend import AsyncBackend, Backend
     from .client import DeadLetters, Queue
     from .connect import Connector, Connects
     from .hold import AsyncHold, Hold
@@ -78,9 +80,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LATER = {
+    "AsyncBackend": "backend",
     "AsyncDeadLetters": "aio",
     "AsyncHold": "hold",
     "AsyncQueue": "aio",
+    "Backend": "backend",
     "Connector": "connect",
     "Connects": "connect",
     "DeadLetters": "client",
@@ -93,10 +97,12 @@ _LATER = {
 __all__ = [
     "AgentDraining",
     "AlreadyTerminal",
+    "AsyncBackend",
     "AsyncDeadLetters",
     "AsyncHold",
     "AsyncQueue",
     "Attempt",
+    "Backend",
     "Backoff",
     "Beat",
     "CancelRequest",
@@ -124,6 +130,7 @@ __all__ = [
     "JobStatus",
     "LanesChanged",
     "Lease",
+    "LeaseProof",
     "NotFound",
     "NotLeaseHolder",
     "NotTerminal",

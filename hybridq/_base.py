@@ -5,23 +5,23 @@ Such a call is a generator that yields Calls and is sent their values; a queue o
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import secrets
 import socket
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from ._units import to_ms
+from .backend import BackendBase
 from .call import Call
-from .connect import Connector, Connects
+from .connect import Connects
 from .errors import HybridqError, InvalidArgument, QueueClosed
-from .job import Enqueued, Job, JobPage, JobSpec, Lease, Purged, Replayed
-from .keys import queue_root, validate_name
+from .job import Enqueued, Job, JobPage, JobSpec, LeaseProof, Purged, Replayed
+from .keys import queue_root, validate_holder, validate_name
 from .lifecycle import JobStatus
-from .ops import _args, inspect, jobs
-from .runner import Place
+from .ops import _args, inspect, jobs, queues
 
 __all__ = ["Flow", "QueueBase"]
 
@@ -44,56 +44,32 @@ class QueueBase:
     """Name, namespace and place of a queue; see `Queue`."""
 
     def __init__(
-        self,
-        name: str = "default",
-        *,
-        redis: str | Connects | None = None,
-        namespace: str | None = None,
-        agent: str | None = None,
-        lease_s: float = 30.0,
-        data_dir: Path | str | None = None,
+        self, name: str, backend: BackendBase, *, namespace: str | None, agent: str | None, lease_s: float | None
     ) -> None:
         self.name = validate_name("queue", name)
-        self.namespace = validate_name("namespace", namespace or os.environ.get("HYBRIDQ_NAMESPACE") or "default")
-        self.agent = validate_name("agent", agent or default_agent())
-        to_ms("lease_s", lease_s, 1, 3600)
-        self.lease_s = float(lease_s)
+        self.namespace = namespace_of(namespace)
+        self.agent = validate_holder("agent", agent or default_agent())
+        if lease_s is not None:
+            to_ms("lease_s", lease_s, 1, 3600)
+        self.lease_s = float(lease_s or 0)
+        """0: as long as the queue says."""
         self.root = queue_root(self.namespace, self.name)
+        self.connector: Connects = backend.connector
         self._now_ms = 0
         self._closed = False
-        self._embedded: Any = None
-        self.connector: Connects = self._find_server(redis, data_dir)
-        self._place = Place(
-            self.name, self.root, self.connector.safe_url, shebang=getattr(self.connector, "knows_shebang", True)
-        )
+        self._place = backend.place(self.name, self.root, functools.partial(queues.found, self.namespace, self.name))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.namespace}/{self.name} at {self.connector.safe_url}>"
-
-    def _find_server(self, redis: str | Connects | None, data_dir: Path | str | None) -> Connects:
-        if redis is not None and data_dir is not None:
-            raise InvalidArgument("data_dir", str(data_dir), "None when redis is given: one of the two")
-        if isinstance(redis, str):
-            return Connector.parse(redis)
-        if redis is not None:
-            return redis
-        url = os.environ.get("HYBRIDQ_REDIS_URL")
-        if url and data_dir is None:
-            return Connector.parse(url)
-        from .embedded import start_or_attach  # the server is needed only by those who bring none
-
-        self._embedded = start_or_attach(None if data_dir is None else Path(data_dir))
-        connector: Connects = self._embedded.connector
-        return connector
 
     def _check_open(self) -> None:
         if self._closed:
             raise QueueClosed(self.name)
 
-    def _release_server(self) -> None:
-        if self._embedded is not None:
-            self._embedded.close()
-            self._embedded = None
+
+def namespace_of(namespace: str | None) -> str:
+    """Return the namespace meant: the one given, else `HYBRIDQ_NAMESPACE`, else "default"."""
+    return validate_name("namespace", namespace or os.environ.get("HYBRIDQ_NAMESPACE") or "default")
 
 
 def specs_of(specs: Iterable[JobSpec]) -> list[JobSpec]:
@@ -103,9 +79,9 @@ def specs_of(specs: Iterable[JobSpec]) -> list[JobSpec]:
     return list(specs)
 
 
-def leases_of(held: Iterable[Lease]) -> list[Lease]:
+def leases_of(held: Iterable[LeaseProof]) -> list[LeaseProof]:
     """Return the leases of a heartbeat as a list; a single lease by mistake is refused."""
-    if isinstance(held, Lease):
+    if isinstance(held, LeaseProof):
         raise InvalidArgument("held", "a Lease", "an iterable of leases; put one into a list")
     return list(held)
 

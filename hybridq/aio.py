@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from . import _base
 from ._units import to_ms
+from .backend import AsyncBackend, BackendBase
 from .bell import AsyncBell
 from .call import Call
-from .coalesce import Coalescer
 from .connect import Connects
-from .errors import HybridqError, JobNotFound, WrongLoop
+from .errors import HybridqError, InvalidArgument, JobNotFound
 from .job import (
     Backoff,
     Beat,
@@ -27,6 +27,7 @@ from .job import (
     JobPage,
     JobSpec,
     Lease,
+    LeaseProof,
     Pause,
     Purged,
     QueueStats,
@@ -37,7 +38,6 @@ from .keys import bell_channel, new_id
 from .lifecycle import JobStatus, Outcome, Priority
 from .ops import inspect, jobs, leases, queues
 from .parking import Lot, Waiter
-from .runner import AsyncRunner
 
 if TYPE_CHECKING:
     from .hold import AsyncHold
@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncDeadLetters", "AsyncQueue"]
 
 T = TypeVar("T")
+L = TypeVar("L", bound=LeaseProof)
 WAIT_S_MAX: Final = 86_400
+LEASE_S: Final = 30.0
 NOBODY: Final = "0" * 32
 
 
@@ -54,11 +56,12 @@ class AsyncQueue(_base.QueueBase):
 
     Args:
         name: The queue's name; names and ids are 1 to 64 of `A-Z a-z 0-9 . _ -`.
-        redis: A URL (`redis:// rediss:// unix:// redis+sentinel:// redis+cluster://`), or a connector. None:
-            `HYBRIDQ_REDIS_URL`, else a private server in `data_dir`.
+        redis: A URL (`redis:// rediss:// unix:// redis+sentinel:// redis+cluster://`), a connector, or
+            an `AsyncBackend` to share, which its maker closes. None: `HYBRIDQ_REDIS_URL`, else a private
+            server in `data_dir`.
         namespace: Keeps apart what shares a Redis. None: `HYBRIDQ_NAMESPACE`, else "default".
         agent: Who claims; None makes up a name for this process.
-        lease_s: Seconds a lease lasts unless a claim says otherwise, 1 to 3,600.
+        lease_s: Seconds a lease lasts unless a claim says otherwise, 1 to 3,600; None: as the queue says.
         data_dir: Folder of the private server. None: `HYBRIDQ_DATA_DIR`, else the platform's place for user data.
 
     A queue belongs to the event loop of its first call. Concurrent calls travel together. Errors: `hybridq.errors`.
@@ -68,17 +71,18 @@ class AsyncQueue(_base.QueueBase):
         self,
         name: str = "default",
         *,
-        redis: str | Connects | None = None,
+        redis: str | Connects | BackendBase | None = None,
         namespace: str | None = None,
         agent: str | None = None,
-        lease_s: float = 30.0,
+        lease_s: float | None = 30.0,
         data_dir: Path | str | None = None,
     ) -> None:
-        super().__init__(name, redis=redis, namespace=namespace, agent=agent, lease_s=lease_s, data_dir=data_dir)
+        shared = redis if isinstance(redis, AsyncBackend) else None
+        self._backend = shared or AsyncBackend(redis, data_dir=data_dir)
+        self._owns_backend = shared is None
+        super().__init__(name, self._backend, namespace=namespace, agent=agent, lease_s=lease_s)
         self.dead = AsyncDeadLetters(self)
-        self._runner = AsyncRunner(self.connector, self._place)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._coalescer = Coalescer(self._runner)
+        self._coalescer = self._backend.coalescer
         self._lot: Lot | None = None
 
     async def enqueue(
@@ -144,14 +148,20 @@ class AsyncQueue(_base.QueueBase):
         start: bool = False,
         request_id: str | None = None,
         agent: str | None = None,
-        holding: Iterable[Lease] | None = None,
+        generation: int = 0,
+        holding: Iterable[LeaseProof] | None = None,
     ) -> list[Lease]:
         """Lease up to `n` (1 to 100) of the most urgent jobs, at most 50 a call; empty when none came within `wait_s`.
 
         `start` claims straight into RUNNING. The same `request_id` again gets the same leases while they live.
         `holding`, when given, is all this agent holds: what else it was given and never confirmed goes back.
+        `generation` is that of a registered agent's session: one that was
+        superseded or is draining is refused (`SessionSuperseded`, `AgentDraining`), and it never holds more than its
+        capacity.
         """
         wait_ms = to_ms("wait_s", wait_s, 0, WAIT_S_MAX)
+        if lease_s is not None:
+            to_ms("lease_s", lease_s, 1, 3600)
         lasts_s = self.lease_s if lease_s is None else lease_s
         held = None if holding is None else list(holding)
         who, asked = agent or self.agent, request_id or new_id()
@@ -167,6 +177,7 @@ class AsyncQueue(_base.QueueBase):
                 start=start,
                 request_id=asked,
                 fresh=request_id is None,
+                generation=generation,
                 holding=held,
                 now_ms=self._now_ms,
             )
@@ -176,20 +187,20 @@ class AsyncQueue(_base.QueueBase):
         make(NOBODY)  # what is wrong with the arguments is said before anything waits
         lot = self._open_lot()
         if wait_ms:
-            return list(await lot.wait(Waiter(make, like, lasts_s), wait_ms / 1000))
+            return list(await lot.wait(Waiter(make, like, lasts_s or LEASE_S), wait_ms / 1000))
         claimed = await self._coalescer.run(
             make(secrets.token_hex(16)), orphan=lambda given: lot.pass_on(like, given.leases)
         )
         return list(claimed.leases)
 
-    async def start(self, lease: Lease) -> Lease:
+    async def start(self, lease: L) -> L:
         """Begin the work of a lease: the attempt is charged. Returns the lease, RUNNING. Harmless to repeat.
 
         Raises `JobCancelled` (do not run it), `StaleLease`, `NotLeaseHolder`, `JobNotFound`.
         """
         return await self._run(leases.start(self.root, lease, now_ms=self._now_ms))
 
-    async def heartbeat(self, held: Iterable[Lease]) -> Beat:
+    async def heartbeat(self, held: Iterable[LeaseProof]) -> Beat:
         """Push the end of leases to now + their `lease_s`. Returns which were renewed, lost, are to be cancelled."""
         beating = _base.leases_of(held)
         if not beating:
@@ -197,7 +208,7 @@ class AsyncQueue(_base.QueueBase):
         return await self._run(leases.heartbeat(self.root, beating, now_ms=self._now_ms))
 
     async def complete(
-        self, lease: Lease, result: Any = None, *, exit_code: int | None = None, claim_next: int = 0
+        self, lease: LeaseProof, result: Any = None, *, exit_code: int | None = None, claim_next: int = 0
     ) -> Finished:
         """End a job well; `result` is anything JSON can hold, at most 262,144 bytes. The same call again is harmless.
 
@@ -211,7 +222,7 @@ class AsyncQueue(_base.QueueBase):
 
     async def fail(
         self,
-        lease: Lease,
+        lease: LeaseProof,
         error: Any = None,
         *,
         retryable: bool = True,
@@ -237,7 +248,7 @@ class AsyncQueue(_base.QueueBase):
         )
         return await self._finish(call, lease, claim_next)
 
-    async def release(self, lease: Lease, *, delay_s: float | None = None) -> Finished:
+    async def release(self, lease: LeaseProof, *, delay_s: float | None = None) -> Finished:
         """Hand a job back unfinished: the attempt is given back and the job keeps its place in line."""
         return await self._run(leases.release(self.root, lease, delay_s=delay_s, now_ms=self._now_ms))
 
@@ -327,8 +338,8 @@ class AsyncQueue(_base.QueueBase):
                 await self._lot.close()
             await self._coalescer.settle()
             await asyncio.to_thread(end_heart_of, self)
-            await self._runner.close()
-            self._release_server()
+            if self._owns_backend:
+                await self._backend.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -351,9 +362,11 @@ class AsyncQueue(_base.QueueBase):
             value: T = end.value
             return value
 
-    async def _finish(self, call: Call[Finished], lease: Lease, claim_next: int) -> Finished:
+    async def _finish(self, call: Call[Finished], lease: LeaseProof, claim_next: int) -> Finished:
         if claim_next == 0:
             return await self._run(call)
+        if not isinstance(lease, Lease):
+            raise InvalidArgument("claim_next", claim_next, "0 with a LeaseProof: it does not know how it was claimed")
         following = leases.claim_next(lease, self.root, queue=self.name, n=claim_next, now_ms=self._now_ms)
         like = (lease.agent, claim_next, lease.lease_s, lease.started_by_claim)
         lot = self._open_lot()
@@ -379,11 +392,7 @@ class AsyncQueue(_base.QueueBase):
 
     def _check_usable(self) -> None:
         self._check_open()
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise WrongLoop(self.name)
+        self._backend.check_loop(self.name)
 
 
 class AsyncDeadLetters:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from . import _base
 from ._units import to_ms
+from .backend import Backend, BackendBase
 from .bell import SyncBell, fallback_s
 from .call import Call
 from .connect import Connects
-from .errors import HybridqError, JobNotFound
+from .errors import HybridqError, InvalidArgument, JobNotFound
 from .job import (
     Backoff,
     Beat,
@@ -26,6 +27,7 @@ from .job import (
     JobPage,
     JobSpec,
     Lease,
+    LeaseProof,
     Pause,
     Purged,
     QueueStats,
@@ -35,7 +37,6 @@ from .job import (
 from .keys import bell_channel, new_id
 from .lifecycle import JobStatus, Outcome, Priority
 from .ops import inspect, jobs, leases, queues
-from .runner import Runner
 
 if TYPE_CHECKING:
     from .hold import Hold
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["DeadLetters", "Queue"]
 
 T = TypeVar("T")
+L = TypeVar("L", bound=LeaseProof)
 WAIT_S_MAX: Final = 86_400
 LOOK_AGAIN_S: Final = 0.02
 
@@ -52,11 +54,12 @@ class Queue(_base.QueueBase):
 
     Args:
         name: The queue's name; names and ids are 1 to 64 of `A-Z a-z 0-9 . _ -`.
-        redis: A URL (`redis:// rediss:// unix:// redis+sentinel:// redis+cluster://`), or a connector. None:
-            `HYBRIDQ_REDIS_URL`, else a private server in `data_dir`.
+        redis: A URL (`redis:// rediss:// unix:// redis+sentinel:// redis+cluster://`), a connector, or
+            a `Backend` to share, which its maker closes. None: `HYBRIDQ_REDIS_URL`, else a private
+            server in `data_dir`.
         namespace: Keeps apart what shares a Redis. None: `HYBRIDQ_NAMESPACE`, else "default".
         agent: Who claims; None makes up a name for this process.
-        lease_s: Seconds a lease lasts unless a claim says otherwise, 1 to 3,600.
+        lease_s: Seconds a lease lasts unless a claim says otherwise, 1 to 3,600; None: as the queue says.
         data_dir: Folder of the private server. None: `HYBRIDQ_DATA_DIR`, else the platform's place for user data.
 
     A queue may be shared by threads. Errors: `hybridq.errors`.
@@ -66,15 +69,18 @@ class Queue(_base.QueueBase):
         self,
         name: str = "default",
         *,
-        redis: str | Connects | None = None,
+        redis: str | Connects | BackendBase | None = None,
         namespace: str | None = None,
         agent: str | None = None,
-        lease_s: float = 30.0,
+        lease_s: float | None = 30.0,
         data_dir: Path | str | None = None,
     ) -> None:
-        super().__init__(name, redis=redis, namespace=namespace, agent=agent, lease_s=lease_s, data_dir=data_dir)
+        shared = redis if isinstance(redis, Backend) else None
+        self._backend = shared or Backend(redis, data_dir=data_dir)
+        self._owns_backend = shared is None
+        super().__init__(name, self._backend, namespace=namespace, agent=agent, lease_s=lease_s)
         self.dead = DeadLetters(self)
-        self._runner = Runner(self.connector, self._place)
+        self._runner = self._backend.runner
         self._bell = SyncBell.shared(self.connector)
 
     def enqueue(
@@ -138,14 +144,20 @@ class Queue(_base.QueueBase):
         start: bool = False,
         request_id: str | None = None,
         agent: str | None = None,
-        holding: Iterable[Lease] | None = None,
+        generation: int = 0,
+        holding: Iterable[LeaseProof] | None = None,
     ) -> list[Lease]:
         """Lease up to `n` (1 to 100) of the most urgent jobs, at most 50 a call; empty when none came within `wait_s`.
 
         `start` claims straight into RUNNING. The same `request_id` again gets the same leases while they live.
         `holding`, when given, is all this agent holds: what else it was given and never confirmed goes back.
+        `generation` is that of a registered agent's session: one that was
+        superseded or is draining is refused (`SessionSuperseded`, `AgentDraining`), and it never holds more than its
+        capacity.
         """
         deadline = time.monotonic() + to_ms("wait_s", wait_s, 0, WAIT_S_MAX) / 1000
+        if lease_s is not None:
+            to_ms("lease_s", lease_s, 1, 3600)
         lasts_s = self.lease_s if lease_s is None else lease_s
         held = None if holding is None else list(holding)
         asked = request_id or new_id()
@@ -163,6 +175,7 @@ class Queue(_base.QueueBase):
                     start=start,
                     request_id=asked,
                     fresh=request_id is None,
+                    generation=generation,
                     holding=held,
                     now_ms=self._now_ms,
                 )
@@ -174,17 +187,17 @@ class Queue(_base.QueueBase):
                 continue
             # The first wait ends with the subscription: what was enqueued before it took hold is claimed then.
             due_s = claimed.next_due_ms / 1000 if claimed.next_due_ms >= 0 else left_s
-            sleep_s = min(left_s, fallback_s(lasts_s), max(LOOK_AGAIN_S, due_s + 0.001))
+            sleep_s = min(left_s, fallback_s(lasts_s or 30.0), max(LOOK_AGAIN_S, due_s + 0.001))
             self._bell.wait(channel, mark, sleep_s)
 
-    def start(self, lease: Lease) -> Lease:
+    def start(self, lease: L) -> L:
         """Begin the work of a lease: the attempt is charged. Returns the lease, RUNNING. Harmless to repeat.
 
         Raises `JobCancelled` (do not run it), `StaleLease`, `NotLeaseHolder`, `JobNotFound`.
         """
         return self._run(leases.start(self.root, lease, now_ms=self._now_ms))
 
-    def heartbeat(self, held: Iterable[Lease]) -> Beat:
+    def heartbeat(self, held: Iterable[LeaseProof]) -> Beat:
         """Push the end of leases to now + their `lease_s`. Returns which were renewed, lost, are to be cancelled."""
         beating = _base.leases_of(held)
         if not beating:
@@ -192,7 +205,7 @@ class Queue(_base.QueueBase):
         return self._run(leases.heartbeat(self.root, beating, now_ms=self._now_ms))
 
     def complete(
-        self, lease: Lease, result: Any = None, *, exit_code: int | None = None, claim_next: int = 0
+        self, lease: LeaseProof, result: Any = None, *, exit_code: int | None = None, claim_next: int = 0
     ) -> Finished:
         """End a job well; `result` is anything JSON can hold, at most 262,144 bytes. The same call again is harmless.
 
@@ -206,7 +219,7 @@ class Queue(_base.QueueBase):
 
     def fail(
         self,
-        lease: Lease,
+        lease: LeaseProof,
         error: Any = None,
         *,
         retryable: bool = True,
@@ -232,7 +245,7 @@ class Queue(_base.QueueBase):
         )
         return self._finish(call, lease, claim_next)
 
-    def release(self, lease: Lease, *, delay_s: float | None = None) -> Finished:
+    def release(self, lease: LeaseProof, *, delay_s: float | None = None) -> Finished:
         """Hand a job back unfinished: the attempt is given back and the job keeps its place in line."""
         return self._run(leases.release(self.root, lease, delay_s=delay_s, now_ms=self._now_ms))
 
@@ -320,8 +333,8 @@ class Queue(_base.QueueBase):
             self._closed = True
             end_heart_of(self)
             self._bell.leave(bell_channel(self.root))
-            self._runner.close()
-            self._release_server()
+            if self._owns_backend:
+                self._backend.close()
 
     def __enter__(self) -> Self:
         return self
@@ -344,10 +357,12 @@ class Queue(_base.QueueBase):
             value: T = end.value
             return value
 
-    def _finish(self, call: Call[Finished], lease: Lease, claim_next: int) -> Finished:
+    def _finish(self, call: Call[Finished], lease: LeaseProof, claim_next: int) -> Finished:
         self._check_open()
         if claim_next == 0:
             return self._runner.run(call)
+        if not isinstance(lease, Lease):
+            raise InvalidArgument("claim_next", claim_next, "0 with a LeaseProof: it does not know how it was claimed")
         following = leases.claim_next(lease, self.root, queue=self.name, n=claim_next, now_ms=self._now_ms)
         finished, claimed = self._runner.run_all([call, following])
         if isinstance(finished, HybridqError):

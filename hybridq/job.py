@@ -26,6 +26,7 @@ __all__ = [
     "JobPage",
     "JobSpec",
     "Lease",
+    "LeaseProof",
     "Pause",
     "Purged",
     "QueueStats",
@@ -149,17 +150,23 @@ class Job(_Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(self.payload, type=as_type)
 
 
-class Lease(_Struct, frozen=True, kw_only=True):
-    """One agent's right to one run of one job, until its end; renew it by heartbeat."""
+class LeaseProof(_Struct, frozen=True, kw_only=True):
+    """What proves a lease to the queue, for those who kept no more of it: start, heartbeat and every end take it."""
 
     job_id: str
-    queue: str
-    type: str
-    payload: bytes
     fence: int
     """Grows with every claim of the queue; give it to whatever the job changes, and have an older one refused."""
     lease_id: str
     agent: str
+    """Its holder; `@` and a credential's id alone stand for any name that credential claimed under."""
+
+
+class Lease(LeaseProof, frozen=True, kw_only=True):
+    """One agent's right to one run of one job, until its end; renew it by heartbeat."""
+
+    queue: str
+    type: str
+    payload: bytes
     status: JobStatus
     priority: Priority
     attempt: int
@@ -204,6 +211,8 @@ class Beat(_Struct, frozen=True, kw_only=True):
 
     renewed: tuple[str, ...]
     lost: Mapping[str, str]
+    lasts_s: Mapping[str, float] = {}
+    """id → seconds until the renewed lease ends."""
     cancel: tuple[CancelRequest, ...]
 
 

@@ -1,7 +1,8 @@
-"""Names and keys: what a name may look like, and every Redis key of a queue.
+"""Names and keys: what a name may look like, and every Redis key.
 
-The same key families stand in `lua/README.md`, held true by a test. All keys of a queue carry one hash tag, so a
-cluster keeps them in one slot.
+Keys live under roots, each with a hash tag of its own, so a cluster keeps a root in one slot: a queue, the catalogue
+of a namespace's queues, its fleet of agents, and the access records of the whole server. The same key families stand
+in `lua/README.md`, held true by a test.
 """
 
 from __future__ import annotations
@@ -15,17 +16,26 @@ from typing import Final
 from .errors import InvalidArgument
 
 __all__ = [
+    "ACCESS_ROOT",
+    "AUTH_FAMILIES",
+    "CATALOGUE_FAMILIES",
     "FAMILIES",
+    "FLEET_FAMILIES",
     "bell_channel",
+    "catalogue_root",
+    "families_of",
+    "fleet_root",
     "new_id",
     "new_job_id",
     "queue_root",
     "short_key",
+    "validate_holder",
     "validate_name",
 ]
 
 NAME_RULE: Final = "1 to 64 characters: A-Z a-z 0-9 . _ -, beginning with a letter or digit"
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+HOLDER_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?:@[A-Za-z0-9]{1,32})?")
 SHORT_KEY_BYTES_MAX: Final = 64
 
 FAMILIES: Final[dict[str, tuple[str, str]]] = {
@@ -54,6 +64,30 @@ FAMILIES: Final[dict[str, tuple[str, str]]] = {
 }
 """family → (what follows the queue's root, Redis type). A name that ends in `:` takes one more part."""
 
+CATALOGUE_FAMILIES: Final[dict[str, tuple[str, str]]] = {
+    "meta": (":meta", "hash"),
+    "queues": (":queues", "zset"),
+}
+"""The same for the catalogue of a namespace."""
+
+FLEET_FAMILIES: Final[dict[str, tuple[str, str]]] = {
+    "meta": (":meta", "hash"),
+}
+"""The same for the fleet of a namespace."""
+
+AUTH_FAMILIES: Final[dict[str, tuple[str, str]]] = {
+    "meta": (":meta", "hash"),
+}
+"""The same for the access records, which are looked up before a namespace is known."""
+
+ACCESS_ROOT: Final = "hq:{sys/auth}"
+
+
+def families_of(script: str) -> dict[str, tuple[str, str]]:
+    """Return the key families that a script may use, by its folder: none is a queue's."""
+    folders = {"fleet": FLEET_FAMILIES, "auth": AUTH_FAMILIES, "catalogue": CATALOGUE_FAMILIES}
+    return folders.get(script.partition("/")[0], FAMILIES)
+
 
 def validate_name(what: str, name: str) -> str:
     """Return `name` when it obeys the rule for names and ids, else raise `InvalidArgument`."""
@@ -62,9 +96,29 @@ def validate_name(what: str, name: str) -> str:
     return name
 
 
+def validate_holder(what: str, holder: str) -> str:
+    """Return `holder` when it is a name, or a name and a credential's id joined by `@`, else raise `InvalidArgument`.
+
+    The second form keeps the names that one credential gives its claimers apart from those of others.
+    """
+    if not isinstance(holder, str) or not HOLDER_PATTERN.fullmatch(holder):
+        raise InvalidArgument(what, holder, f"{NAME_RULE}; and perhaps @ and a credential's id")
+    return holder
+
+
 def queue_root(namespace: str, queue: str) -> str:
     """Return what all keys of a queue begin with: `hq:{<namespace>/q/<queue>}`."""
     return f"hq:{{{validate_name('namespace', namespace)}/q/{validate_name('queue', queue)}}}"
+
+
+def catalogue_root(namespace: str) -> str:
+    """Return what the keys of a namespace's catalogue begin with: `hq:{<namespace>/sys/queues}`."""
+    return f"hq:{{{validate_name('namespace', namespace)}/sys/queues}}"
+
+
+def fleet_root(namespace: str) -> str:
+    """Return what the keys of a namespace's fleet begin with: `hq:{<namespace>/sys/fleet}`."""
+    return f"hq:{{{validate_name('namespace', namespace)}/sys/fleet}}"
 
 
 def bell_channel(root: str) -> str:

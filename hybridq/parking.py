@@ -18,7 +18,7 @@ import structlog
 from .bell import AsyncBell, Ring, fallback_s
 from .call import Call
 from .coalesce import Coalescer
-from .errors import HybridqError
+from .errors import HybridqError, Refused
 from .job import Lease
 from .ops.leases import Claimed
 
@@ -179,6 +179,8 @@ class Lot:
                 self._announced += 2 * len(batch)
             elif any(outcome == "more" for outcome in outcomes):
                 self._announced += 1
+            # One that is refused (draining, superseded) took nothing: what was announced is for those behind it.
+            self._announced += outcomes.count("refused")
 
     async def _claim(self, waiter: Waiter) -> str:
         try:
@@ -188,7 +190,7 @@ class Lot:
         except HybridqError as problem:
             if not waiter.gone:
                 waiter.future.set_exception(problem)
-            return "error"
+            return "refused" if isinstance(problem, Refused) else "error"
         if claimed.leases:
             self.hand_over(waiter, claimed.leases)
             return "jobs"

@@ -6,7 +6,7 @@ the two runners only carry its requests, one blocking, one awaited. So the colou
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -28,7 +28,7 @@ from .errors import (
 from .ops import queues
 from .scripts import Script
 
-__all__ = ["AsyncRunner", "Place", "Runner", "split"]
+__all__ = ["AsyncRunner", "Make", "Place", "Runner", "split"]
 
 T = TypeVar("T")
 SCHEMA: Final = "1"
@@ -54,15 +54,21 @@ _TROUBLE: Final = (redis.exceptions.RedisError, redis.exceptions.RedisClusterExc
 _LOADS_MAX: Final = 3
 
 
+Make = Callable[[int], Sequence[Call[Any]]]
+"""Returns the calls that create what is missing, given the time in ms that tests pass, 0 otherwise."""
+
+
 @dataclass(slots=True)
 class Place:
-    """Where a queue lives, and whether this process has seen it there."""
+    """Where a queue (or another root) lives, and whether this process has seen it there."""
 
     queue: str
     root: str
     url: str
     shebang: bool = True
     seen: bool = False
+    make: Make | None = None
+    """None: as a queue is made, without a note in the catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,10 @@ def exchange(call: Call[Any], place: Place) -> Exchange:
             if known:
                 raise QueueLost(place.queue)
             known = True
-            yield from exchange(queues.create(place.root, now_ms=int(call.common[0])), place)
+            now_ms = int(call.common[0])
+            making = (queues.create(place.root, now_ms=now_ms),) if place.make is None else place.make(now_ms)
+            for one in making:
+                yield from exchange(one, replace(place, root=one.root))
             continue
         place.seen = place.seen or call.script.name != "create"
         replies: list[Reply] = answer
@@ -202,20 +211,20 @@ def _translated(problem: Exception, call: Call[Any], place: Place) -> HybridqErr
 class Runner:
     """Runs Calls on redis-py's blocking client."""
 
-    def __init__(self, connector: Connects, place: Place) -> None:
-        self._connector, self._place = connector, place
+    def __init__(self, connector: Connects, places: Mapping[str, Place]) -> None:
+        self._connector, self._places = connector, places
         self._client: SyncRedis | None = None
 
     def run(self, call: Call[T]) -> T:
         """Run one call to its end and return its value."""
         replies: list[Reply] = []
         for part in split(call):
-            replies += self._drive(exchange(part, self._place))
+            replies += self._drive(exchange(part, self._places[call.root]))
         return call.decode(replies)
 
     def run_all(self, calls: Sequence[Call[Any]]) -> list[Any]:
         """Run calls in one round trip, in order; for each its value, or its error."""
-        exchanges = [exchange(call, self._place) for call in calls]
+        exchanges = [exchange(call, self._places[call.root]) for call in calls]
         answers = self._send_all([next(one) for one in exchanges])
         results: list[Any] = []
         for call, steps, answer in zip(calls, exchanges, answers, strict=True):
@@ -272,13 +281,13 @@ class Runner:
 class AsyncRunner:
     """Runs Calls on redis-py's asyncio client, several in one round trip."""
 
-    def __init__(self, connector: Connects, place: Place) -> None:
-        self._connector, self._place = connector, place
+    def __init__(self, connector: Connects, places: Mapping[str, Place]) -> None:
+        self._connector, self._places = connector, places
         self._client: AsyncRedis | None = None
 
     async def run_all(self, calls: Sequence[Call[Any]]) -> list[list[Reply] | Exception]:
         """Run calls, sent together and in order; for each its replies, or its error."""
-        exchanges = [exchange(call, self._place) for call in calls]
+        exchanges = [exchange(call, self._places[call.root]) for call in calls]
         answers = await self._send_all([next(one) for one in exchanges])
         results: list[list[Reply] | Exception] = []
         for steps, answer in zip(exchanges, answers, strict=True):

@@ -1,14 +1,14 @@
 """Finds, reads, composes and hashes the Lua scripts, and leads their errors back to the file and line they come from.
 
-A script is one file of `lua/` whose header (lines that begin with `---`) is its contract. This module alone knows
-how a header reads:
+A script is one file of `lua/`, or of a folder there for keys other than a queue's. Its header (lines that begin with
+`---`) is its contract. This module alone knows how a header reads:
 
 ```
 --- COMMON   name type [| note]      an argument of the whole call
 --- EACH     name type [| note]      an argument of each entry; the block repeats for every entry
 --- BATCH_MAX 100                    most entries a call
 --- USES     lib …                   parts of lua/lib that come before the verb, with what they use
---- READS    family …                key families of `hybridq.keys.FAMILIES`
+--- READS    family …                key families of `hybridq.keys.families_of(script)`
 --- WRITES   family: bound           the same, with what bounds the family; its type is checked before the first write
 --- MAY_WRITE family: bound          written now and then, its type checked where that happens
 --- MOVES    verb:FROM>TO …          moves of `hybridq.lifecycle.TRANSITIONS` the script makes
@@ -17,7 +17,8 @@ how a header reads:
 --- COST     words                   Big-O, and the number of Redis calls a job
 ```
 
-Types: `name`, `integer LOW..HIGH`, `text LOW..HIGH` (bytes), or the allowed words joined by `/`.
+Types: `name`, `holder` (a name, a name and `@credential`, or `@credential` for any name of it), `integer LOW..HIGH`,
+`text LOW..HIGH` (bytes), or the allowed words joined by `/`.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from .errors import ScriptsMissing
-from .keys import FAMILIES
+from .keys import families_of
 
 __all__ = ["Header", "Parameter", "Script", "load", "locate", "verbs"]
 
@@ -49,8 +51,8 @@ class Parameter:
     def lua(self, value: str) -> str:
         """Return the Lua expression that checks and converts the argument `value`."""
         kind, _, rest = self.kind.partition(" ")
-        if kind == "name":
-            return f"name_of({value}, '{self.name}')"
+        if kind in ("name", "holder"):
+            return f"{kind}_of({value}, '{self.name}')"
         if kind in ("integer", "text"):
             low, _, high = rest.partition("..")
             return f"{kind}_of({value}, '{self.name}', {low}, {high})"
@@ -113,9 +115,10 @@ def locate() -> Path:
 
 
 @functools.cache
-def verbs() -> tuple[str, ...]:
-    """Return the names of all scripts, sorted."""
-    return tuple(sorted(path.stem for path in locate().glob("*.lua")))
+def verbs(folder: str = "") -> tuple[str, ...]:
+    """Return the names of all scripts of a queue, sorted; `folder` names those of another root, as `fleet/register`."""
+    prefix = f"{folder}/" if folder else ""
+    return tuple(sorted(prefix + path.stem for path in (locate() / folder).glob("*.lua")))
 
 
 @functools.cache
@@ -125,7 +128,8 @@ def load(name: str) -> Script:
     parts = _parts_of(folder, name)
     headers = [_read_header((folder / part).read_text(encoding="utf-8")) for part in parts]
     own = headers[-1]
-    lines = _preamble(own, headers)
+    families = _families(name, headers)
+    lines = _preamble(own, headers, families_of(name), families)
     origins = [f"lua/{name}.lua (generated)"] * len(lines)
     for part in parts:
         for number, line in enumerate((folder / part).read_text(encoding="utf-8").splitlines(), 1):
@@ -133,7 +137,7 @@ def load(name: str) -> Script:
                 lines.append(line)
                 origins.append(f"lua/{part}:{number}")
     text = "\n".join(lines) + "\n"
-    return Script(name, text, _sha(text), own, tuple(origins), _families(headers))
+    return Script(name, text, _sha(text), own, tuple(origins), families)
 
 
 def _sha(text: str) -> str:
@@ -143,6 +147,7 @@ def _sha(text: str) -> str:
 def _parts_of(folder: Path, name: str) -> list[str]:
     """Return the files a verb is made of, what is used before what uses it, the verb last."""
     done: list[str] = []
+    root = "".join(name.rpartition("/")[:2])
 
     def visit(part: str, trail: tuple[str, ...]) -> None:
         if part in trail:
@@ -150,7 +155,8 @@ def _parts_of(folder: Path, name: str) -> list[str]:
         if part not in done:
             header = _read_header((folder / part).read_text(encoding="utf-8"))
             for lib in header.uses:
-                visit(f"lib/{lib}.lua", (*trail, part))
+                own = f"{root}lib/{lib}.lua"
+                visit(own if (folder / own).is_file() else f"lib/{lib}.lua", (*trail, part))
             done.append(part)
 
     visit(f"{name}.lua", ())
@@ -199,11 +205,11 @@ def _take(header: Header, keyword: str, rest: str) -> None:
             header.cost = rest
 
 
-def _families(headers: list[Header]) -> tuple[str, ...]:
+def _families(script: str, headers: list[Header]) -> tuple[str, ...]:
     used = {name for header in headers for name in (*header.reads, *header.writes, *header.may_write)} | {"meta"}
-    unknown = used - FAMILIES.keys()
+    unknown = used - families_of(script).keys()
     if unknown:
-        raise ValueError(f"key families {sorted(unknown)} are not in hybridq.keys.FAMILIES")
+        raise ValueError(f"key families {sorted(unknown)} of script {script} are not in hybridq.keys")
     return tuple(sorted(used))
 
 
@@ -222,6 +228,14 @@ end""",
   end
   return value
 end""",
+    "holder_of": """local function holder_of(value, name)
+  local whole, id = string.match(value, '^(.-)@(%w+)$')
+  whole = whole or value
+  if #whole > 64 or not (string.find(whole, '^%w[%w._-]*$') or whole == '' and id) or #(id or '') > 32 then
+    bad = bad or name .. ': must be a name of 1 to 64 of A-Z a-z 0-9 . _ -, or one with @ and a credential id'
+  end
+  return value
+end""",
     "text_of": """local function text_of(value, name, low, high)
   if #value < low or #value > high then
     bad = bad or string.format('%s: must have %.0f to %.0f bytes', name, low, high)
@@ -237,17 +251,19 @@ end""",
 }
 
 
-def _preamble(own: Header, headers: list[Header]) -> list[str]:
+def _preamble(
+    own: Header, headers: list[Header], known: Mapping[str, tuple[str, str]], used: Sequence[str]
+) -> list[str]:
     """Return the generated lines: shebang, keys, tables for the parts, and the arguments checked and named."""
     parameters = [*own.common, *own.each]
     lines = [f"#!lua flags={own.flags}" if own.flags else "#!lua", "local root = string.sub(KEYS[1], 1, -6)"]
-    lines += [f"local k_{name} = root .. '{FAMILIES[name][0]}'" for name in _families(headers)]
+    lines += [f"local k_{name} = root .. '{known[name][0]}'" for name in used]
     written = {name for header in headers for name in header.writes}
-    lines.append(f"local ZSETS = {{{', '.join(_zset_keys(written))}}}")
+    lines.append(f"local ZSETS = {{{', '.join(_zset_keys(written, known))}}}")
     others = [
         f"'{kind}', k_{name}"
         for name in sorted(written - {"meta"})
-        for suffix, kind in [FAMILIES[name]]
+        for suffix, kind in [known[name]]
         if kind not in ("zset", "channel") and not suffix.endswith(":")
     ]
     lines.append(f"local OTHERS = {{{', '.join(others)}}}")
@@ -258,17 +274,17 @@ def _preamble(own: Header, headers: list[Header]) -> list[str]:
     return "\n".join(lines).splitlines()
 
 
-def _zset_keys(written: set[str]) -> list[str]:
+def _zset_keys(written: set[str], known: Mapping[str, tuple[str, str]]) -> list[str]:
     keys = []
     for name in sorted(written):
-        kind = FAMILIES[name][1]
-        if kind != "zset" or name == "held":
+        suffix, kind = known[name]
+        if kind != "zset":
             continue
         if name == "ready":
             keys.append("k_ready .. 'any'")
         elif name == "scheduled":
             keys += [f"k_scheduled .. '{priority}'" for priority in _PRIORITIES]
-        else:
+        elif not suffix.endswith(":"):
             keys.append(f"k_{name}")
     return keys
 
@@ -303,4 +319,4 @@ def _argument_lines(own: Header, parameters: list[Parameter]) -> list[str]:
 
 def _scoped(text: str) -> str:
     """Give the generated checks names of their own, so that no part of lua/lib can shadow one."""
-    return re.sub(r"\b(integer|name|text|word)_of\(", r"arg_\1(", text)
+    return re.sub(r"\b(integer|name|holder|text|word)_of\(", r"arg_\1(", text)

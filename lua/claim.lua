@@ -3,13 +3,13 @@
 --- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
 ---          lanes_version integer 0..9007199254740991 | 0 means: only the lane any, which every agent may take
 ---          lanes text 3..8192 | ids of the lanes whose requirement the agents meet, joined by commas
---- EACH     agent name
+--- EACH     agent holder
 ---          generation integer 0..9007199254740991 | session generation of a registered agent; 0 means none
 ---          request_id text 0..64
 ---          fresh integer 0..1 | 1: this request id was never sent before, so it need not be looked for
 ---          lease_id text 32..32
 ---          max integer 1..100
----          lease_ms integer 1000..3600000
+---          lease_ms integer 0..3600000 | 0 means as the queue says
 ---          start integer 0..1 | 1: straight into RUNNING
 ---          holding text 0..8192 | fences the agent holds, each between commas; empty: not said
 --- BATCH_MAX 50
@@ -30,6 +30,16 @@ local UNLISTED_MS = 3000
 if lanes_version ~= 0 and lanes_version ~= tonumber(meta.lanes_version) then
   return {'LANES_CHANGED', meta.lanes_version}
 end
+local function lease_ms_of(e)
+  if e.lease_ms > 0 then
+    return math.max(1000, e.lease_ms)
+  end
+  if not meta.lease_ms then
+    need('lease_ms')
+  end
+  return int(meta.lease_ms or 30000)
+end
+
 local function lease_reply(id, job, spec, lease_ms)
   return {id, spec, job.fence, job.lease_id, job.agent, job.status, job.priority, job.attempt or '0',
     job.max_attempts or '3', job.deliveries or '1', job.generation or '0', text_of(lease_ms), job.enqueued_ms}
@@ -123,9 +133,10 @@ end
 local function lease(e, id, job)
   local fence = text_of(math.max(meta.fence + 1, now * 2048))
   local to = e.start == 1 and 'RUNNING' or 'CLAIMED'
+  local lease_ms = lease_ms_of(e)
   job.agent, job.fence, job.lease_id = e.agent, fence, e.lease_id
   job.deliveries = text_of(int(job.deliveries) + 1)
-  local fields = {'agent', e.agent, 'fence', fence, 'lease_id', e.lease_id, 'lease_ms', text_of(e.lease_ms),
+  local fields = {'agent', e.agent, 'fence', fence, 'lease_id', e.lease_id, 'lease_ms', text_of(lease_ms),
     'claimed_ms', now_text, 'deliveries', job.deliveries}
   local function set(field, value)
     fields[#fields + 1] = field
@@ -141,10 +152,10 @@ local function lease(e, id, job)
   end
   local spec = call('HGET', k_spec, id) or ''
   keep('fence', fence)
-  move('claim', id, job, to, now + e.lease_ms, fields)
+  move('claim', id, job, to, now + lease_ms, fields)
   span('w', now - (job.ready_ms or job.enqueued_ms))
   event('job.claimed', id, to, e.agent, job.attempt)
-  return lease_reply(id, job, spec, e.lease_ms)
+  return lease_reply(id, job, spec, lease_ms)
 end
 
 -- Round by round; a job its last holder gave back or lost is left for another agent, while there is one.

@@ -5,7 +5,7 @@
 --- EACH     job_id name
 ---          fence integer 1..9007199254740991
 ---          lease_id text 32..32
----          agent name
+---          agent holder
 ---          outcome success/failed/timeout/infra_error/rejected/cancelled
 ---          exit_code text 0..11 | a whole number, or empty
 ---          retryable integer 0..1
@@ -58,7 +58,7 @@ local function answered_before(e, job, refused)
   local agent, outcome, status, _, last = find_line(text, e.fence)
   if not agent then
     return refused
-  elseif agent ~= e.agent then
+  elseif not holds(e.agent, agent) then
     return {'NOT_HOLDER'}
   elseif WITHOUT_OUTCOME[outcome] then
     if outcome == 'lost' then

@@ -4,7 +4,7 @@
 --- EACH     job_id name
 ---          fence integer 1..9007199254740991
 ---          lease_id text 32..32
----          agent name
+---          agent holder
 --- BATCH_MAX 100
 --- USES     lease run
 --- RETURNS  RENEWED lease_ms cancel_mode cancel_grace_ms | STALE_LEASE status | NOT_HOLDER | NOT_FOUND
@@ -16,7 +16,7 @@ local function heartbeat(e)
     return refused
   end
   local deadline = text_of(now + int(job.lease_ms))
-  call('ZADD', k_held .. e.agent, deadline, e.job_id)
+  call('ZADD', k_held .. job.agent, deadline, e.job_id)
   call('ZADD', k_leased, deadline, e.job_id)
   if not job.confirmed then
     call('HSET', k_job .. e.job_id, 'confirmed', '1')

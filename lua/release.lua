@@ -4,7 +4,7 @@
 --- EACH     job_id name
 ---          fence integer 1..9007199254740991
 ---          lease_id text 32..32
----          agent name
+---          agent holder
 ---          delay_ms integer 0..31622400000
 --- BATCH_MAX 50
 --- USES     lease give_back run

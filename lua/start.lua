@@ -4,7 +4,7 @@
 --- EACH     job_id name
 ---          fence integer 1..9007199254740991
 ---          lease_id text 32..32
----          agent name
+---          agent holder
 --- BATCH_MAX 50
 --- USES     lease run
 --- MOVES    start:CLAIMED>RUNNING start:CLAIMED>CANCELLED
@@ -22,13 +22,13 @@ local function start(e)
   end
   if job.cancel_ms then
     move('start', e.job_id, job, 'CANCELLED', nil, {'outcome', 'cancelled'})
-    event('job.cancelled', e.job_id, 'CANCELLED', e.agent, job.attempt)
+    event('job.cancelled', e.job_id, 'CANCELLED', job.agent, job.attempt)
     return {'CANCELLED'}
   end
   local attempt = text_of(int(job.attempt) + 1)
   move('start', e.job_id, job, 'RUNNING', nil,
     {'attempt', attempt, 'started_ms', now_text, 'confirmed', '1'})
-  event('job.started', e.job_id, 'RUNNING', e.agent, attempt)
+  event('job.started', e.job_id, 'RUNNING', job.agent, attempt)
   return {'STARTED', attempt}
 end
 return run(start)

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from redis.crc import key_slot
 
 from ..connect import SyncRedis
-from ..keys import FAMILIES, NAME_PATTERN, queue_root, validate_name
+from ..keys import FAMILIES, HOLDER_PATTERN, NAME_PATTERN, queue_root, validate_name
 from ..lifecycle import Priority
 from ._report import Findings
 
@@ -93,7 +93,7 @@ def _is_part(family: str, part: str) -> bool:
         return part in Priority.__members__
     if family == "latency":
         return part == "all" or part.isdecimal()
-    return NAME_PATTERN.fullmatch(part) is not None
+    return (HOLDER_PATTERN if family == "held" else NAME_PATTERN).fullmatch(part) is not None
 
 
 def _note_stray(namespace: str, only: str | None, key: str, findings: Findings) -> None:

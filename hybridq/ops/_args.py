@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from ..call import Call, Reply, entry_in_doubt
 from ..errors import InvalidArgument, JobNotFound, ScriptFailed
-from ..job import Lease
+from ..job import LeaseProof
 from ..keys import validate_name
 from ..scripts import Script, load
 
@@ -55,10 +55,10 @@ def tags(value: Mapping[str, str]) -> Mapping[str, str]:
     return value
 
 
-def lease_entry(lease: Lease) -> tuple[str, int, str, str]:
+def lease_entry(lease: LeaseProof) -> tuple[str, int, str, str]:
     """Return what proves a lease: job, fence, lease id, agent."""
-    if not isinstance(lease, Lease):
-        raise InvalidArgument("lease", lease, "a Lease, as claim returned it")
+    if not isinstance(lease, LeaseProof):
+        raise InvalidArgument("lease", lease, "a Lease, as claim returned it, or a LeaseProof")
     return (lease.job_id, lease.fence, lease.lease_id, lease.agent)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -23,8 +23,8 @@ from ..errors import (
     SessionSuperseded,
     StaleLease,
 )
-from ..job import Beat, CancelRequest, Finished, Lease
-from ..keys import new_id, validate_name
+from ..job import Beat, CancelRequest, Finished, Lease, LeaseProof
+from ..keys import new_id, validate_holder
 from ..lifecycle import JobStatus, Outcome, allowed_from
 from ..retry import jitter
 from ..scripts import load
@@ -37,6 +37,7 @@ CLAIM_MAX: Final = 100
 LEASE_S_MAX: Final = 3600
 HOLDING_MAX: Final = 200
 _jitter = random.SystemRandom()
+L = TypeVar("L", bound=LeaseProof)
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,13 +62,13 @@ def claim(
     start: bool = False,
     request_id: str = "",
     fresh: bool = True,
-    holding: Iterable[Lease] | None = None,
+    holding: Iterable[LeaseProof] | None = None,
     generation: int = 0,
     lanes: str = LANES_ANY,
     lanes_version: int = 0,
     now_ms: int = 0,
 ) -> Call[Claimed]:
-    """Lease up to `n` of the most urgent jobs to `agent` for `lease_s` seconds.
+    """Lease up to `n` of the most urgent jobs to `agent` for `lease_s` seconds; 0: as long as the queue says.
 
     `fresh` says that `request_id` was never sent before; the same id again, not fresh, gets the same leases.
     """
@@ -76,13 +77,13 @@ def claim(
     if held is not None and len(held) > HOLDING_MAX:
         raise InvalidArgument("holding", len(held), f"at most {HOLDING_MAX} leases")
     entry = (
-        validate_name("agent", agent),
+        validate_holder("agent", agent),
         generation,
         _args.text("request_id", request_id, 64),
         1 if fresh else 0,
         lease_id,
         _args.integer("n", n, 1, CLAIM_MAX),
-        to_ms("lease_s", lease_s, 1, LEASE_S_MAX),
+        to_ms("lease_s", lease_s, 1, LEASE_S_MAX) if lease_s else 0,
         1 if start else 0,
         "" if held is None else f",{','.join(held)},",
     )
@@ -134,17 +135,19 @@ def with_next(finished: Finished, claimed: Claimed | BaseException) -> Finished:
     return finished if isinstance(claimed, BaseException) else msgspec.structs.replace(finished, next=claimed.leases)
 
 
-def start(root: str, lease: Lease, *, now_ms: int = 0) -> Call[Lease]:
+def start(root: str, lease: L, *, now_ms: int = 0) -> Call[L]:
     """Begin the work of a lease: the attempt is charged, once. Value: the lease, RUNNING.
 
     Raises `JobCancelled` when the job was cancelled meanwhile, `StaleLease`, `NotLeaseHolder`, `JobNotFound`.
     """
     script = load("start")
 
-    def decode(replies: Sequence[Reply]) -> Lease:
+    def decode(replies: Sequence[Reply]) -> L:
         reply = replies[0]
         match _args.tag_of(script, reply, lease.job_id):
             case "STARTED":
+                if not isinstance(lease, Lease):
+                    return lease
                 return msgspec.structs.replace(lease, status=JobStatus.RUNNING, attempt=int(reply[1]))
             case "CANCELLED":
                 raise JobCancelled(lease.job_id)
@@ -153,13 +156,14 @@ def start(root: str, lease: Lease, *, now_ms: int = 0) -> Call[Lease]:
     return _args.simple("start", root, now_ms, [_args.lease_entry(lease)], decode)
 
 
-def heartbeat(root: str, leases: Sequence[Lease], *, now_ms: int = 0) -> Call[Beat]:
+def heartbeat(root: str, leases: Sequence[LeaseProof], *, now_ms: int = 0) -> Call[Beat]:
     """Renew leases by the length they were claimed with. Value: renewed, lost with the reason, cancel requests."""
     script = load("heartbeat")
 
     def decode(replies: Sequence[Reply]) -> Beat:
         renewed: list[str] = []
         lost: dict[str, str] = {}
+        lasts_s: dict[str, float] = {}
         cancel: list[CancelRequest] = []
         for lease, reply in zip(leases, replies, strict=True):
             try:
@@ -172,16 +176,17 @@ def heartbeat(root: str, leases: Sequence[Lease], *, now_ms: int = 0) -> Call[Be
                 )
                 continue
             renewed.append(lease.job_id)
+            lasts_s[lease.job_id] = to_s(int(reply[1]))
             if reply[2]:
                 cancel.append(CancelRequest(job_id=lease.job_id, mode=reply[2].decode(), grace_s=to_s(int(reply[3]))))
-        return Beat(renewed=tuple(renewed), lost=lost, cancel=tuple(cancel))
+        return Beat(renewed=tuple(renewed), lost=lost, lasts_s=lasts_s, cancel=tuple(cancel))
 
     return _args.simple("heartbeat", root, now_ms, [_args.lease_entry(lease) for lease in leases], decode)
 
 
 def complete(
     root: str,
-    lease: Lease,
+    lease: LeaseProof,
     outcome: Outcome | str = Outcome.SUCCESS,
     *,
     result: Any = None,
@@ -227,7 +232,7 @@ def complete(
     return _args.simple("complete", root, now_ms, [entry], decode, size_bytes=len(entry[-1]))
 
 
-def release(root: str, lease: Lease, *, delay_s: float | None = None, now_ms: int = 0) -> Call[Finished]:
+def release(root: str, lease: LeaseProof, *, delay_s: float | None = None, now_ms: int = 0) -> Call[Finished]:
     """Hand a lease back unfinished: the attempt is given back, the job keeps its place. Value: what the job is now."""
     script = load("release")
     delay_ms = 0 if delay_s is None else to_ms("delay_s", delay_s, 0, YEAR_S)
@@ -244,7 +249,7 @@ def release(root: str, lease: Lease, *, delay_s: float | None = None, now_ms: in
     return _args.simple("release", root, now_ms, [entry], decode, repeatable=False)
 
 
-def _refusal(lease: Lease, verb: str, reply: Reply) -> Exception:
+def _refusal(lease: LeaseProof, verb: str, reply: Reply) -> Exception:
     match bytes(reply[0]).decode():
         case "STALE_LEASE":
             return StaleLease(lease.job_id, lease.fence, reply[1].decode())

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from .._units import YEAR_S, ms_to_instant, to_ms, to_s
 from ..call import Call, Reply
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, QueueFull
 from ..job import Pause, Upkeep
+from ..keys import catalogue_root, queue_root, validate_name
 from . import _args
 
-__all__ = ["configure", "create", "pause", "upkeep"]
+__all__ = ["catalogue", "configure", "create", "found", "note", "pause", "upkeep"]
 
 _LIMITS: Final[dict[str, tuple[str, float, float]]] = {
     "lease_s": ("lease_ms", 1, 3600),
@@ -27,6 +28,31 @@ _LIMITS: Final[dict[str, tuple[str, float, float]]] = {
 def create(root: str, *, now_ms: int = 0) -> Call[bool]:
     """Make the queue unless it is there. Value: True when it was made by this call."""
     return _args.simple("create", root, now_ms, [], lambda replies: bool(replies[0][0] == b"CREATED"))
+
+
+def note(namespace: str, queue: str, *, now_ms: int = 0) -> Call[None]:
+    """Note in the catalogue of its namespace that a queue is there. Raises `QueueFull` when that holds its limit."""
+
+    def decode(replies: Sequence[Reply]) -> None:
+        if replies[0][0] == b"FULL":
+            raise QueueFull(queue, int(replies[0][1]))
+
+    entry = (validate_name("queue", queue),)
+    return _args.simple("catalogue/note", catalogue_root(namespace), now_ms, [entry], decode)
+
+
+def found(namespace: str, queue: str, now_ms: int) -> Sequence[Call[Any]]:
+    """Return the calls that make a queue: it is noted first, so that none is there that the catalogue does not know."""
+    return note(namespace, queue, now_ms=now_ms), create(queue_root(namespace, queue), now_ms=now_ms)
+
+
+def catalogue(namespace: str, *, after: str = "", limit: int = 1000) -> Call[list[str]]:
+    """Read one page of the names of a namespace's queues, in order, from the one that follows `after`."""
+
+    def decode(replies: Sequence[Reply]) -> list[str]:
+        return [name.decode() for name in replies[0][1]]
+
+    return _args.simple("catalogue/list", catalogue_root(namespace), 0, [], decode, common=(after, limit))
 
 
 def configure(root: str, limits: Mapping[str, float], *, now_ms: int = 0) -> Call[dict[str, float]]:

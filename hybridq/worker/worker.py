@@ -78,7 +78,7 @@ class Worker:
             to_ms("lease_s", lease_s, 1, 3600)
         self.queue = queue
         self._concurrency, self._prefetch, self._grace_s = concurrency, prefetch, grace_s
-        self._lease_s = queue.lease_s if lease_s is None else lease_s
+        self._lease_s = (queue.lease_s or 30.0) if lease_s is None else lease_s
         self._hooks = hooks or NoHooks()
         self._tasks: dict[str, Task] = {}
         self._shift: Shift | None = None

@@ -33,6 +33,8 @@ def wrong(parameter: Parameter) -> Iterator[object]:
             yield str(int(low) - 1)
     elif kind == "name":
         yield from NO_NAMES
+    elif kind == "holder":
+        yield from (*NO_NAMES, "@", "a@", "a@b-c", "a@b@c", "a b@c", "@b c", f"a@{'x' * 33}", f"{'x' * 65}@b")
     elif kind == "text":
         yield "x" * (int(high) + 1)
         if int(low):

@@ -92,3 +92,16 @@ def test_the_same_lease_twice_in_a_batch_is_renewed_once_and_answered_twice(rig:
 
     assert rig.run("heartbeat", held.proof, held.proof) == [["RENEWED", "30000", "", "0"]] * 2
     assert rig.zset("leased") == {"a": NOW + 30_000}
+
+
+def test_a_credential_alone_stands_for_every_name_it_claimed_under(rig: Rig) -> None:
+    """Over HTTP only the credential is known by then; the name before the `@` is the caller's own affair."""
+    rig.enqueue("job")
+    held = rig.running("one@abc")
+
+    assert rig.one("heartbeat", **{**held.proof, "agent": "@other"}) == ["NOT_HOLDER"]
+    assert rig.one("heartbeat", **{**held.proof, "agent": "one"}) == ["NOT_HOLDER"]
+    assert rig.one("heartbeat", **{**held.proof, "agent": "@abc"})[0] == "RENEWED"
+    assert rig.one("complete", **{**held.proof, "agent": "@abc", "outcome": "success"})[:2] == ["DONE", "COMPLETED"]
+    assert rig.one("complete", **{**held.proof, "agent": "@other", "outcome": "success"}) == ["NOT_HOLDER"]
+    assert rig.one("complete", **{**held.proof, "agent": "@abc", "outcome": "success"}) == ["REPLAYED", "COMPLETED"]

@@ -62,8 +62,8 @@ MUTANTS = (
     # -- who may act
     Mutant("the fence is not compared", test_heartbeat, "tonumber(job.fence) ~= e.fence or ", ""),
     Mutant("the lease id is not compared", test_heartbeat, " or job.lease_id ~= e.lease_id", ""),
-    Mutant("the holder is not compared", test_heartbeat, "if job.agent ~= e.agent then", "if false then"),
-    Mutant("who gave an answer is not compared", test_complete_again, "elseif agent ~= e.agent then",
+    Mutant("the holder is not compared", test_heartbeat, "if not holds(e.agent, job.agent) then", "if false then"),
+    Mutant("who gave an answer is not compared", test_complete_again, "elseif not holds(e.agent, agent) then",
            "elseif false then"),
     Mutant("fence and lease id are not compared", test_complete_again,
            " or tonumber(job.fence) ~= e.fence or job.lease_id ~= e.lease_id then", " then"),

@@ -18,6 +18,7 @@ LAYERS = [
     ["coalesce"],
     ["parking"],
     ["embedded"],
+    ["backend"],
     ["_base"],
     ["client"],
     ["aio"],
@@ -31,7 +32,7 @@ LAYERS = [
 
 RANK = {name: (level, place) for level, names in enumerate(LAYERS) for place, name in enumerate(names)}
 LATE = {
-    "_base": {"embedded"},
+    "backend": {"embedded"},
     "client": {"hold", "heart"},
     "aio": {"hold", "heart"},
     "embedded": {"testing"},

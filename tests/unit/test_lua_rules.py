@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridq.keys import FAMILIES
+from hybridq.keys import families_of
 from hybridq.scripts import _parts_of, _read_header, load, locate, verbs
 
 CHECKOUT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ def test_a_file_says_first_what_it_is_for(name: str) -> None:
 def test_every_family_that_is_written_has_a_bound(name: str) -> None:
     header = _read_header((LUA / name).read_text(encoding="utf-8"))
 
-    assert {*header.reads, *header.writes, *header.may_write} <= FAMILIES.keys()
+    assert {*header.reads, *header.writes, *header.may_write} <= families_of(name).keys()
     for family, bound in {**header.writes, **header.may_write}.items():
         assert len(bound) > 5, f"{family} has no bound"
 
@@ -81,7 +81,7 @@ def test_a_verb_says_what_it_takes_and_returns_and_costs(verb: str) -> None:
     assert 1 <= header.batch_max <= 100
     assert header.each or header.batch_max == 1
     for parameter in (*header.common, *header.each):
-        assert re.fullmatch(r"name|(integer|text) \d+\.\.\d+|\w+(/\w+)+", parameter.kind), parameter
+        assert re.fullmatch(r"name|holder|(integer|text) \d+\.\.\d+|\w+(/\w+)+", parameter.kind), parameter
 
 
 @every_verb

@@ -116,7 +116,7 @@ def test_a_part_that_is_missing_is_missed(tmp_path: Path) -> None:
 )
 def test_a_key_family_that_is_unknown_is_refused(header: Header) -> None:
     with pytest.raises(ValueError, match="'jobs'"):
-        scripts._families([Header(), header])
+        scripts._families("claim", [Header(), header])
 
 
 def test_the_verbs_are_the_files_of_the_folder() -> None:
