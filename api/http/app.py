@@ -1,0 +1,120 @@
+"""Puts the house together: the table of routes, the pipeline and the shell become one Litestar app."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import litestar
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp
+
+from .answer import answer_of
+from .door import Authenticate, Door
+from .exchange import Proxies, exchange_of
+from .pipeline import Pipeline, Verify, find_guard, problem_of_exception
+from .problems import Problem
+from .route import Route, RouteError
+from .shell import Observe, Shell
+
+__all__ = ["build", "check_every_route_is_in_the_table"]
+
+_TABLED: Final = "hybridq.route"
+"""Mark of a Litestar handler that stands for a route of the table."""
+
+
+def build(
+    routes: Iterable[Route],
+    *,
+    plane: Any,
+    settings: Any,
+    authenticate: Authenticate | None = None,
+    verify: Verify | None = None,
+    observe: Observe | None = None,
+    handlers: Sequence[Any] = (),
+    lifespan: Sequence[Any] = (),
+) -> litestar.Litestar:
+    """Return the app that serves `routes`.
+
+    `authenticate` looks credentials up (default: `plane.authenticate`), `verify` checks request signatures, `observe`
+    is told of every answer. Of `settings` are read `trusted_proxies` and, when it has one, `public_url`. `handlers`
+    are further Litestar handlers: there must be none outside the table. Raises `RouteError` when the table is wrong.
+    """
+    known = tuple(routes)
+    guard = find_guard()
+    door = Door(authenticate or plane.authenticate, origin=getattr(settings, "public_url", None))
+    pipeline = Pipeline(door=door, guard=guard, plane=plane, settings=settings, verify=verify)
+    app = litestar.Litestar(
+        route_handlers=[*_refuse_options(known), *(_handler(route, pipeline) for route in known), *handlers],
+        exception_handlers={Exception: _answer_exception},
+        lifespan=list(lifespan),
+        logging_config=None,
+        openapi_config=None,
+        request_max_body_size=None,  # the pipeline knows the limit of each route
+    )
+    check_every_route_is_in_the_table(app)
+    app.asgi_handler = Shell(
+        app.asgi_handler,
+        proxies=Proxies(getattr(settings, "trusted_proxies", ())),
+        looks_secret=guard.looks_secret,
+        observe=observe,
+    )
+    return app
+
+
+def check_every_route_is_in_the_table(app: litestar.Litestar) -> None:
+    """Raise `RouteError` when the app answers on a path that no entry of the table stands for."""
+    for found in app.routes:
+        handlers = getattr(found, "route_handlers", None) or (getattr(found, "route_handler", None),)
+        for handler in handlers:
+            if handler is None or not handler.opt.get(_TABLED):
+                raise RouteError(f"{found.path}: is served and not in the table of routes, so it has no scope")
+
+
+def _handler(route: Route, pipeline: Pipeline) -> HTTPRouteHandler:
+    async def serve(request: litestar.Request[Any, Any, Any]) -> ASGIApp:
+        return await pipeline.serve(route, request)
+
+    return HTTPRouteHandler(route.litestar_path, http_method=[route.method], opt={_TABLED: True})(serve)
+
+
+def _refuse_options(routes: Sequence[Route]) -> list[HTTPRouteHandler]:
+    """Litestar answers OPTIONS by itself unless somebody does; here it is a method like any other that is not allowed."""
+
+    def refuse(methods: list[str]) -> Any:
+        async def options(request: litestar.Request[Any, Any, Any]) -> ASGIApp:
+            raise MethodNotAllowedException(headers={"allow": ", ".join(methods)})
+
+        return options
+
+    paths: dict[str, list[str]] = {}
+    for route in routes:
+        paths.setdefault(route.litestar_path, []).append(route.method)
+    return [
+        HTTPRouteHandler(path, http_method=["OPTIONS"], opt={_TABLED: True})(refuse(methods))
+        for path, methods in paths.items()
+    ]
+
+
+def _answer_exception(request: litestar.Request[Any, Any, Any], error: Exception) -> litestar.Response[bytes]:
+    """Make problem details of what Litestar raises itself, and of what nobody foresaw."""
+    problem = _problem_of_litestar(error) if isinstance(error, HTTPException) else problem_of_exception(error)
+    answer = answer_of(problem, exchange_of(request.scope).request_id)
+    return litestar.Response(
+        answer.body, status_code=answer.status, headers=answer.headers, media_type=answer.media_type
+    )
+
+
+def _problem_of_litestar(error: HTTPException) -> Problem:
+    if isinstance(error, NotFoundException):
+        return Problem("not_found")
+    if isinstance(error, MethodNotAllowedException):
+        named = (error.headers or {}).get("allow", "")
+        allowed = sorted({each.strip() for each in named.split(",")} - {"OPTIONS", ""})
+        return Problem("method_not_allowed", headers={"Allow": ", ".join(allowed)})
+    if error.status_code == 413:
+        return Problem("payload_too_large")
+    if 400 <= error.status_code < 500:
+        return Problem("bad_request")
+    return problem_of_exception(error)
