@@ -67,6 +67,7 @@ FAMILIES: Final[dict[str, tuple[str, str]]] = {
 CATALOGUE_FAMILIES: Final[dict[str, tuple[str, str]]] = {
     "meta": (":meta", "hash"),
     "queues": (":queues", "zset"),
+    "bell": (":bell", "channel"),
 }
 """The same for the catalogue of a namespace."""
 

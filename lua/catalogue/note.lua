@@ -5,8 +5,9 @@
 --- BATCH_MAX 50
 --- WRITES   meta: a fixed set of fields, never trimmed
 --- WRITES   queues: one entry a queue, at most 10,000
+--- WRITES   bell: a channel, keeps nothing
 --- RETURNS  NOTED | FULL limit
---- COST     O(log n) a queue; 2 calls and 3 a call
+--- COST     O(log n) a queue; 4 calls and 2 a call
 local QUEUES_MAX = 10000
 local call = redis.call
 local now = now_ms
@@ -24,6 +25,7 @@ for i, e in ipairs(entries) do
   else
     call('HSET', k_meta, 'schema', '1')
     call('ZADD', k_queues, at, e.queue)
+    call('PUBLISH', k_bell, 'changed')
     noted = noted + 1
     replies[i] = {'NOTED'}
   end

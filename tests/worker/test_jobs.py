@@ -226,7 +226,7 @@ async def test_the_next_job_comes_with_the_report_of_the_last(
     """One round trip a job: 100 jobs must not cost 200."""
     worker = Worker(aqueue, concurrency=1)
     trips: list[int] = []
-    run_all = aqueue._runner.run_all
+    run_all = aqueue._backend.runner.run_all
 
     async def counted(calls: Sequence[Call[Any]]) -> Any:
         trips.append(len(calls))
@@ -235,7 +235,7 @@ async def test_the_next_job_comes_with_the_report_of_the_last(
     @worker.task("build")
     async def build() -> None: ...
 
-    monkeypatch.setattr(aqueue._runner, "run_all", counted)
+    monkeypatch.setattr(aqueue._backend.runner, "run_all", counted)
     for _ in range(100):
         queue.enqueue("build")
     async with running(worker):
