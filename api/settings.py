@@ -26,7 +26,6 @@ from hybridq import UsageError
 
 __all__ = [
     "ClaimRule",
-    "Network",
     "Rate",
     "Secret",
     "Settings",
@@ -39,7 +38,6 @@ __all__ = [
 PREFIX: Final = "HYBRIDQ_"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class SettingsError(UsageError):
@@ -146,11 +144,11 @@ def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _networks(text: str) -> tuple[Network, ...]:
-    found = tuple(ipaddress.ip_network(part) for part in _list(text))
-    if any(network.prefixlen == 0 for network in found):
+def _networks(text: str) -> tuple[str, ...]:
+    parts = _list(text)
+    if any(ipaddress.ip_network(part).prefixlen == 0 for part in parts if part != "unix"):
         raise ValueError("a network of every address would let anybody say who they are")
-    return found
+    return tuple(parts)
 
 
 def _rate(text: str) -> Rate:
@@ -175,6 +173,13 @@ def _url(text: str) -> str:
     return text
 
 
+def _origin(text: str) -> str:
+    parts = urlsplit(_url(text))
+    if parts.path not in ("", "/"):
+        raise ValueError
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
 def _claim_rules(text: str) -> tuple[ClaimRule, ...]:
     return msgspec.json.decode(text, type=tuple[ClaimRule, ...])
 
@@ -188,7 +193,10 @@ def _name(text: str) -> str:
 FLAG = Reader(_flag, "one of 1, true, yes, on, 0, false, no, off")
 HOST = Reader(_host, "an address or host name")
 HOSTS = Reader(_hosts, "host names without ports, separated by commas; *.example.com for those below; * for any")
-NETWORKS = Reader(_networks, "networks such as 10.0.0.0/8 or fd00::/8, separated by commas, none of them /0")
+NETWORKS = Reader(
+    _networks, "networks such as 10.0.0.0/8 or fd00::/8, separated by commas, none of them /0; unix for a unix socket"
+)
+ORIGIN = Reader(_origin, "an https:// URL without path, user, query or fragment (http:// on this machine)")
 PATH = Reader(Path, "a path")
 RATE = Reader(_rate, "a rate a second such as 50, or 50:100 with a burst; 0 for no limit")
 RULES = Reader(_claim_rules, "a JSON list of {claim, value, role: viewer/operator/admin, namespace?}")
@@ -258,9 +266,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tls_cert: Annotated[Path | None, Variable("PEM file of the certificate chain.", PATH)] = None
     tls_key: Annotated[Path | None, Variable("PEM file of the certificate's private key.", PATH)] = None
     trusted_proxies: Annotated[
-        tuple[Network, ...],
+        tuple[str, ...],
         Variable("Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.", NETWORKS),
     ] = ()
+    public_url: Annotated[
+        str | None,
+        Variable(
+            "Where people reach the server, as `https://ci.example.com`: the origin their browsers must come from.",
+            ORIGIN,
+            default="what the request's `Host` says",
+        ),
+    ] = None
     allowed_hosts: Annotated[
         tuple[str, ...],
         Variable(
@@ -299,13 +315,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     drain_s: Annotated[
-        int,
+        int | None,
         Variable(
             "Seconds between SIGTERM and the end of listening, for balancers to see that `/health/ready` says no.",
             _whole(0, 300),
             env="HYBRIDQ_DRAIN_SECONDS",
+            default="0; in production 5",
         ),
-    ] = 0
+    ] = None
     session_ttl_s: Annotated[
         int,
         Variable(
@@ -401,6 +418,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.log_level or ("WARNING" if self.production else "INFO")
 
     @property
+    def drain(self) -> int:
+        """`drain_s`, or what the environment makes of none."""
+        return self.drain_s if self.drain_s is not None else (5 if self.production else 0)
+
+    @property
     def docs_for(self) -> Literal["public", "private", "off"]:
         """`docs`, or what the environment makes of none."""
         return self.docs or ("private" if self.production else "public")
@@ -420,14 +442,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Return the limit of a class: claim, report, enqueue, read, admin, auth."""
         found: Rate = getattr(self, f"rate_{rate_class}")
         return found
-
-    def trusts(self, peer: str) -> bool:
-        """Whether a peer's address is that of a trusted proxy."""
-        try:
-            address = ipaddress.ip_address(peer)
-        except ValueError:
-            return False
-        return any(address in network for network in self.trusted_proxies)
 
 
 @functools.cache

@@ -1,0 +1,158 @@
+"""`serve` and `up`: the HTTP side, in this process."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import rich_click as click
+from click.exceptions import Exit
+
+from ._options import Target, at_server, prints
+from ._output import Printer
+
+__all__ = ["load_api", "serve", "up"]
+
+
+def _listens(command: Any) -> Any:
+    """Add the options that say where the server listens and what runs it."""
+    options = [
+        click.option("--host", metavar="ADDRESS", help="Default: 127.0.0.1. [env: HYBRIDQ_HOST]"),
+        click.option("--port", metavar="PORT", help="Default: 8000; 0 takes a free one. [env: HYBRIDQ_PORT]"),
+        click.option(
+            "--server",
+            "engine",
+            type=click.Choice(["uvicorn", "granian"]),
+            default="uvicorn",
+            help="What speaks HTTP. Default: uvicorn.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_listens
+@click.option("--reload", is_flag=True, help="Start anew when a source file changes. For developing hybridq.")
+@at_server
+@prints
+def serve(*, target: Target, out: Printer, host: str | None, port: str | None, engine: str, reload: bool) -> None:
+    """Serve the HTTP API until SIGTERM or Ctrl-C, then finish what is under way; a second one cuts it off.
+
+    Everything else is told by HYBRIDQ_* variables; in development a file .env here may hold them. With --json one
+    object is printed when requests are answered.
+    """
+    if reload:
+        _reload(sys.argv[1:])
+    _serve(_told(target, host, port), out, engine)
+
+
+@click.command()
+@_listens
+@at_server
+@prints
+def up(*, target: Target, out: Printer, host: str | None, port: str | None, engine: str) -> None:
+    """Bring up everything on this machine for development: a private server, the HTTP API, an admin's login.
+
+    Ctrl-C stops it; what is stored stays. With --redis, or HYBRIDQ_REDIS_URL, that Redis is used.
+    """
+    told = _told(target, host, port)
+    if told.get("HYBRIDQ_ENVIRONMENT", "").strip().lower() == "production":
+        raise click.UsageError("up is for development, and HYBRIDQ_ENVIRONMENT is production; use hybridq serve")
+    _serve(told | {"HYBRIDQ_DEV": "1"}, out, engine)
+
+
+def _told(target: Target, host: str | None, port: str | None) -> dict[str, str]:
+    """Return the environment with the options in it, which come first."""
+    told = dict(os.environ)
+    if target.data_dir is not None:
+        told.pop("HYBRIDQ_REDIS_URL", None)
+    options = {
+        "HYBRIDQ_HOST": host,
+        "HYBRIDQ_PORT": port,
+        "HYBRIDQ_REDIS_URL": target.redis,
+        "HYBRIDQ_DATA_DIR": None if target.data_dir is None else str(target.data_dir),
+        "HYBRIDQ_NAMESPACE": target.namespace,
+    }
+    return told | {name: value for name, value in options.items() if value is not None}
+
+
+def _serve(told: dict[str, str], out: Printer, engine: str) -> None:
+    settings_of = load_api("settings")
+    settings = settings_of.Settings.from_environment(settings_of.environment_of(told, Path.cwd()))
+    server = load_api("server")
+    code = server.run(settings, engine=engine, environ=told, announce=lambda listening: _announce(out, listening))
+    if code:
+        raise Exit(code)
+
+
+def _announce(out: Printer, listening: Any) -> None:
+    import msgspec
+
+    if out.json:
+        click.echo(msgspec.json.encode(listening).decode())
+    else:
+        out.line(f"hybridq is up: {listening.url} ({listening.environment}, {listening.redis})")
+        if listening.login_url:
+            out.line(f"  sign in as admin, once:  {listening.login_url}")
+        if listening.key:
+            out.line(f"  admin key, for a day:    {listening.key}")
+        if listening.metrics_url:
+            out.line(f"  metrics:                 {listening.metrics_url}")
+        out.line("Ctrl-C stops it; twice, at once")
+    sys.stdout.flush()
+
+
+def _reload(arguments: Sequence[str]) -> None:
+    """Run this command as a child, again with every change of a source file."""
+    from watchfiles import PythonFilter, run_process
+
+    command = [sys.executable, "-m", "hybridq.cli", *(one for one in arguments if one != "--reload")]
+    folders = {Path(str(load_api("settings").__file__)).parent, Path(__file__).parents[1]}
+    run_process(*sorted(folders), target=shlex.join(command), target_type="command", watch_filter=PythonFilter())
+    raise Exit(0)
+
+
+# -- where the HTTP side is --------------------------------------------------------------------------------
+
+
+def load_api(module: str) -> ModuleType:
+    """Return a module of the HTTP side: of the packaged copy, else of the folder beside a checkout's library.
+
+    Raises `click.UsageError` when there is none, or when a package that it needs is not installed.
+    """
+    package = _package()
+    try:
+        return importlib.import_module(f"{package}.{module}")
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] in {"hybridq", package.partition(".")[0]}:
+            raise
+        raise click.UsageError(
+            f"the HTTP side needs {missing.name}, which is not installed: pip install 'hybridq[server]'"
+        ) from None
+
+
+def _package() -> str:
+    """Return the name of the HTTP side's package, importing it from beside the library where it has to be."""
+    library = Path(__file__).parents[1]
+    if (library / "_api" / "__init__.py").is_file():
+        return "hybridq._api"
+    init = library.parent / "api" / "__init__.py"
+    if not init.is_file():
+        raise click.UsageError(f"the HTTP side is neither in {library} nor beside it; reinstall hybridq")
+    known = sys.modules.get("api")
+    if known is None:
+        # By its path: the name `api` may be somebody else's, further up on the path.
+        spec = importlib.util.spec_from_file_location("api", init, submodule_search_locations=[str(init.parent)])
+        assert spec is not None and spec.loader is not None
+        known = sys.modules["api"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(known)
+    return "api"
