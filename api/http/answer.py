@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from litestar.types import Receive, Send
 
-from .problems import Problem, oauth_body
+from .problems import RETRY_S, Problem, oauth_body
 
 __all__ = ["JSON", "Answer", "Stream", "answer_of", "etag_of"]
 
@@ -25,7 +25,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Answer:
-    """A whole answer. `value` is a Struct or plain values; bytes with a `media_type` go out as they are; None: no body."""
+    """A whole answer: a Struct or plain values; or bytes or text of a `media_type`, as they are; or nothing (None)."""
 
     __slots__ = ("body", "cookies", "headers", "media_type", "status")
 
@@ -44,8 +44,8 @@ class Answer:
         """Values of Set-Cookie."""
         if value is None:
             self.body, self.media_type = b"", media_type
-        elif media_type is not None and isinstance(value, bytes):
-            self.body, self.media_type = value, media_type
+        elif media_type is not None and isinstance(value, bytes | str):
+            self.body, self.media_type = value.encode() if isinstance(value, str) else value, media_type
         else:
             self.body, self.media_type = _encode(value), media_type or JSON
 
@@ -69,9 +69,12 @@ class Stream:
 
 def answer_of(problem: Problem, request_id: str, *, oauth: bool = False) -> Answer:
     """Return a problem as an answer: problem details, or OAuth's words for the route that speaks them."""
+    headers = problem.headers
+    if problem.status in (429, 503, 507):
+        headers = {"Retry-After": str(RETRY_S)} | headers
     if oauth:
-        return Answer(oauth_body(problem), problem.status, problem.headers)
-    return Answer(problem.body(request_id), problem.status, problem.headers, media_type=PROBLEM_JSON)
+        return Answer(oauth_body(problem), problem.status, headers)
+    return Answer(problem.body(request_id), problem.status, headers, media_type=PROBLEM_JSON)
 
 
 def etag_of(*parts: object) -> str:

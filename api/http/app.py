@@ -10,13 +10,14 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
+from ..docs import docs_routes
 from .answer import answer_of
-from .door import Authenticate, Door
+from .door import Authenticate, Door, access_of
 from .exchange import Proxies, exchange_of
 from .pipeline import Pipeline, Verify, find_guard, problem_of_exception
 from .problems import Problem
 from .route import Route, RouteError
-from .shell import Observe, Shell
+from .shell import Shell
 
 __all__ = ["build", "check_every_route_is_in_the_table"]
 
@@ -31,19 +32,21 @@ def build(
     settings: Any,
     authenticate: Authenticate | None = None,
     verify: Verify | None = None,
-    observe: Observe | None = None,
     handlers: Sequence[Any] = (),
     lifespan: Sequence[Any] = (),
 ) -> litestar.Litestar:
     """Return the app that serves `routes`.
 
-    `authenticate` looks credentials up (default: `plane.authenticate`), `verify` checks request signatures, `observe`
-    is told of every answer. Of `settings` are read `trusted_proxies` and, when it has one, `public_url`. `handlers`
-    are further Litestar handlers: there must be none outside the table. Raises `RouteError` when the table is wrong.
+    `authenticate` looks credentials up (default: `plane.access`), `verify` checks
+    request signatures. Of `settings` are read, where it has them: `trusted_proxies`, `public_url`, `hosts` (values of
+    Host that are answered), `docs_for`, `rate(class)`. `handlers` are further Litestar handlers: there must be none
+    outside the table. Raises `RouteError` when the table is wrong.
     """
     known = tuple(routes)
+    if (docs_for := getattr(settings, "docs_for", "off")) != "off":
+        known += tuple(docs_routes(known, private=docs_for == "private"))
     guard = find_guard()
-    door = Door(authenticate or plane.authenticate, origin=getattr(settings, "public_url", None))
+    door = Door(authenticate or access_of(plane.access, settings), origin=getattr(settings, "public_url", None))
     pipeline = Pipeline(door=door, guard=guard, plane=plane, settings=settings, verify=verify)
     app = litestar.Litestar(
         route_handlers=[*_refuse_options(known), *(_handler(route, pipeline) for route in known), *handlers],
@@ -58,7 +61,7 @@ def build(
         app.asgi_handler,
         proxies=Proxies(getattr(settings, "trusted_proxies", ())),
         looks_secret=guard.looks_secret,
-        observe=observe,
+        hosts=getattr(settings, "hosts", ()),
     )
     return app
 
@@ -80,7 +83,7 @@ def _handler(route: Route, pipeline: Pipeline) -> HTTPRouteHandler:
 
 
 def _refuse_options(routes: Sequence[Route]) -> list[HTTPRouteHandler]:
-    """Litestar answers OPTIONS by itself unless somebody does; here it is a method like any other that is not allowed."""
+    """Litestar answers OPTIONS by itself unless somebody does; here it is a method like others that are not allowed."""
 
     def refuse(methods: list[str]) -> Any:
         async def options(request: litestar.Request[Any, Any, Any]) -> ASGIApp:

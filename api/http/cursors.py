@@ -34,7 +34,7 @@ class Cursors:
         return base64.urlsafe_b64encode(self._mac(list_name, filters, text) + text).rstrip(b"=").decode("ascii")
 
     def open(self, list_name: str, filters: Any, cursor: str) -> Any:
-        """Return the position. Raises 400 `invalid_cursor` for any cursor but one sealed with the same list and filters."""
+        """Return the position. Raises 400 `invalid_cursor` unless it was sealed with the same list and filters."""
         raw = _decode(cursor)
         mac, text = raw[:MAC_BYTES], raw[MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(list_name, filters, text)):

@@ -1,4 +1,4 @@
-"""Who is calling: reads the credential, has it looked up and metered in one go, and checks what a browser must prove."""
+"""Who is calling: reads the credential, has it looked up and metered in one go, and checks what a browser proves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import ipaddress
 import math
 import re
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlsplit
 
 from .exchange import Exchange, Headers, header, headers_named
 from .problems import Problem
@@ -17,7 +16,7 @@ from .request import Request, cookie_named
 if TYPE_CHECKING:
     from .route import Route
 
-__all__ = ["Admission", "Authenticate", "Caller", "Door", "RateState", "session_cookie_name"]
+__all__ = ["Admission", "Authenticate", "Caller", "Door", "RateState", "access_of", "session_cookie_name"]
 
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")
 TOKEN_BYTES_MAX: Final = 4096
@@ -118,7 +117,7 @@ class Door:
     async def _admit(self, token: str | None, route: Route, exchange: Exchange, *, bearer: bool) -> Any:
         admission = await self._authenticate(token, peer=exchange.peer, rate_class=route.rate or "", bearer=bearer)
         rate = admission.rate
-        if rate is not None and route.rate is not None:
+        if rate is not None and rate.limit and route.rate is not None:
             exchange.headers.append(("RateLimit-Policy", f'"{route.rate}";q={rate.limit}'))
             exchange.headers.append(
                 ("RateLimit", f'"{route.rate}";r={max(0, rate.remaining)};t={math.ceil(max(0.0, rate.reset_s))}')
@@ -127,6 +126,19 @@ class Door:
                 after = max(1, math.ceil(rate.retry_after_s))
                 raise Problem("rate_limited", headers={"Retry-After": str(after)})
         return admission.credential
+
+
+def access_of(access: Any, settings: Any) -> Authenticate:
+    """Return the `Authenticate` of an `AsyncAccess`, with the limits of `settings.rate(class)`."""
+
+    async def authenticate(token: str | None, /, *, peer: str, rate_class: str, bearer: bool) -> Admission:
+        limit = settings.rate(rate_class)
+        found: Admission = await access.admit(
+            token, peer=peer, rate_class=rate_class, limit_per_second=limit.per_second, burst=limit.burst, bearer=bearer
+        )
+        return found
+
+    return authenticate
 
 
 def session_cookie_name(scheme: str, peer: str) -> str | None:

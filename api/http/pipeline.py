@@ -160,6 +160,7 @@ class Pipeline:
     def _apply_guard(self, route: Route, request: Request, plain: Any) -> None:
         if route.guard == "refuse":
             self._guard.refuse(plain)
+            self._guard.refuse({"path": request.path})
         elif route.guard == "redact":
             redacted, request.redactions = self._guard.redact(plain)
             if request.redactions:

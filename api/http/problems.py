@@ -65,7 +65,7 @@ PROBLEMS: Final[dict[str, Kind]] = {
     "no_jobs_available": Kind(404, "No jobs available", "Nothing to claim now; ask again."),
     "not_found": Kind(404, "Not found", "There is nothing here."),
     "pool_not_found": Kind(404, "Pool not found", "No such pool."),
-    # 405 – 412: not so
+    # 405 to 415: not so
     "method_not_allowed": Kind(405, "Method not allowed", "The header Allow names the methods of this path."),
     "request_timeout": Kind(408, "Request timeout", "The body took too long to arrive."),
     "already_terminal": Kind(409, "Already ended", "The job has ended; retry gives it a new life."),

@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from .problems import Problem, Reason, invalid
-from .reading import reasons_of
+from .reading import SAFE_INT_MAX, reasons_of
 
 __all__ = ["TextReader"]
 
@@ -19,7 +19,7 @@ FIELDS_MAX: Final = 100
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,15})")
-_REAL = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,9})?")
+_REAL = re.compile(r"(?=.{1,32}\Z)-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 
 
 class TextReader(Generic[T]):
@@ -120,10 +120,15 @@ def _to_bool(pointer: str, value: str) -> bool:
 def _to_int(pointer: str, value: str) -> int:
     if _WHOLE.fullmatch(value) is None or value == "-0":
         raise invalid(pointer, "must be a whole number")
+    if abs(int(value)) > SAFE_INT_MAX:
+        raise invalid(pointer, "a number is out of range")
     return int(value)
 
 
 def _to_float(pointer: str, value: str) -> float:
     if _REAL.fullmatch(value) is None:
         raise invalid(pointer, "must be a number")
-    return float(value)
+    found = float(value)
+    if abs(found) > SAFE_INT_MAX:
+        raise invalid(pointer, "a number is out of range")
+    return found

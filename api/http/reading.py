@@ -4,7 +4,7 @@ The text is looked at once by the standard library's parser, which sees every ke
 by msgspec, which knows the types. Only a text that holds an escape, a long number or the like takes the slow road,
 on which every value is visited; a common body of 200 bytes takes some microseconds.
 
-What counts as payload (fields of type `msgspec.Raw`) may hold any JSON value; outside of it whole numbers stay within
+What counts as payload (fields of type `msgspec.Raw`) may hold any JSON value; outside of it numbers stay within
 ±(2^53 - 1) and strings hold no control characters, but for line breaks and tabs in fields of the type `Lines`.
 """
 
@@ -31,7 +31,7 @@ DIGITS_MAX: Final = 4300
 """Of one number; also inside payload, because others must be able to read it."""
 
 _LINES = "hybridq.lines"
-Lines = Annotated[str, msgspec.Meta(extra={_LINES: True})]
+Lines = Annotated[str, msgspec.Meta(extra={_LINES: True}, extra_json_schema={"x-lines": True})]
 """The type of a text of several lines: line breaks and tabs may stand in it, other control characters not."""
 
 
@@ -141,7 +141,7 @@ def _parse(text: str, decoder: json.JSONDecoder = _fast) -> Any:
 
 # -- the slow road: every value is visited -------------------------------------------------------------------
 
-_SUSPICIOUS = re.compile("[\\\\\x7f-\x9f]|[0-9]{16}|[eE][+]?[0-9]{3}|-0(?![.0-9])")
+_SUSPICIOUS = re.compile("[\\\\\x7f-\x9f]|[0-9]{16}|[eE][+]?[0-9]{2}|-0(?![.0-9])")
 """An escape, a control character that JSON lets pass, a long number, a large exponent, a negative zero."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -206,7 +206,7 @@ def _check_plain(pointer: str, value: Any, control: re.Pattern[str] = _CONTROL) 
     if isinstance(value, str):
         if control.search(value) is not None:
             raise invalid(pointer, "holds a control character")
-    elif isinstance(value, _NegativeZero) or (isinstance(value, int) and abs(value) > SAFE_INT_MAX):
+    elif isinstance(value, _NegativeZero) or (isinstance(value, int | float) and abs(value) > SAFE_INT_MAX):
         raise _number_out_of_range(pointer)
     elif isinstance(value, dict):
         for key, inner in value.items():

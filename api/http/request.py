@@ -15,6 +15,8 @@ from .exchange import Exchange, Headers, headers_named
 from .problems import Problem, Reason, invalid
 
 if TYPE_CHECKING:
+    from ..plane import Plane
+    from ..settings import Settings
     from .route import Route
 
 __all__ = ["ClientGone", "Request"]
@@ -61,11 +63,17 @@ class Request:
         self.query: Any = None
         self.path: dict[str, str] = {}
         self.caller: Any = None
-        self.plane: Any = plane
-        self.settings: Any = settings
+        self.plane: Plane = plane
+        self.settings: Settings = settings
         self.raw_body = b""
         self.redactions = 0
         self._idempotency_key: bytes | None = None
+
+    @property
+    def credential(self) -> Any:
+        """The caller where the route asks for one."""
+        assert self.caller is not None, f"{self.route!r} is public"
+        return self.caller
 
     @property
     def request_id(self) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 import msgspec
 
 from .names import check_full_id, check_name
-from .problems import PROBLEMS
+from .problems import PROBLEMS, Problem
 from .query import TextReader
 from .reading import JsonReader
 from .scopes import ANY_CREDENTIAL, PUBLIC, SCOPES
@@ -81,7 +81,8 @@ class Route:
         summary: str = "",
         description: str = "",
         tags: Sequence[str] = (),
-        examples: Mapping[str, Any] | None = None,
+        examples: Mapping[str | int, Any] | None = None,
+        links: Mapping[str, Any] | None = None,
         etag: bool = False,
         if_match: bool = False,
         idempotent: bool = False,
@@ -100,13 +101,16 @@ class Route:
         self.guard = guard
         self.body_bytes_max = body_bytes_max
         self.summary, self.description, self.tags = summary, description, tuple(tags)
-        self.examples = dict(examples or {})
+        self.examples: dict[str | int, Any] = dict(examples or {})
+        self.links = dict(links or {})
         self.etag, self.if_match, self.idempotent = etag, if_match, idempotent
-        self.operation_id = operation_id or getattr(handler, "__name__", "call")
+        self.operation_id: str = operation_id or str(getattr(handler, "__name__", "call"))
         self.documented = documented
         self._check()
 
-        self.converters = {name: CONVERTERS[kind] for name, kind in _PART.findall(path)}
+        self.parts: tuple[tuple[str, str], ...] = tuple(_PART.findall(path))
+        """Name and converter of each variable part of the path."""
+        self.converters = {name: CONVERTERS[kind] for name, kind in self.parts}
         self.template = _PART.sub(r"{\1}", path)
         """The path as OpenAPI, logs and metrics name it: `/api/queue/jobs/{job_id}`."""
         self.litestar_path = _PART.sub(r"{\1:str}", path)
@@ -114,6 +118,7 @@ class Route:
         self.body_reader: JsonReader[Any] = JsonReader(body if body is not None and not form else _Empty)
         self.form_reader: TextReader[Any] | None = TextReader(body, where="") if form else None
         self.query_reader: TextReader[Any] = TextReader(query or _NoQuery)
+        self._check_examples()
         self.empty_body_allowed = body is None or (not form and _may_be_empty(body))
 
     @property
@@ -157,6 +162,18 @@ class Route:
                 raise RouteError(f"{where}: {bad} takes unknown fields; declare it with forbid_unknown_fields=True")
         if self.method == "GET" and (self.body is not None or self.guard is not None):
             raise RouteError(f"{where}: a GET takes no body")
+
+    def _check_examples(self) -> None:
+        """Read the examples as requests are read, so that the documentation cannot promise what is refused."""
+        try:
+            if "body" in self.examples:
+                self.body_reader.read(msgspec.json.encode(self.examples["body"]))
+            if "query" in self.examples:
+                msgspec.convert(self.examples["query"], self.query)
+            for name, text in self.examples.get("path", {}).items():
+                self.converters[name](name, text)
+        except (Problem, msgspec.ValidationError) as error:
+            raise RouteError(f"{self!r}: an example is off the rules: {getattr(error, 'errors', error)}") from error
 
 
 def _may_be_empty(body: Any) -> bool:

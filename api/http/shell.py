@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -11,11 +12,11 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from .answer import answer_of, send_answer
-from .exchange import Exchange, Proxies, open_exchange
+from .exchange import Exchange, Proxies, header, open_exchange
 from .pipeline import problem_of_exception
 from .problems import Problem
 
-__all__ = ["CSP", "Observe", "Shell"]
+__all__ = ["CSP", "Shell"]
 
 HEADERS_MAX: Final = 100
 HEADER_BYTES_MAX: Final = 16 * 1024
@@ -31,8 +32,7 @@ _DEFAULTS: Final[tuple[tuple[bytes, bytes], ...]] = (
 """Headers of every answer; one that the answer has itself stands."""
 _HSTS: Final = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 
-Observe = Callable[[str, str, int, float], None]
-"""Told of every answer: method, route template or `-`, status, seconds."""
+_HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 
 _log = structlog.get_logger()
 
@@ -41,9 +41,11 @@ class Shell:
     """The outermost ASGI application."""
 
     def __init__(
-        self, app: ASGIApp, *, proxies: Proxies, looks_secret: Callable[[str], bool], observe: Observe | None = None
+        self, app: ASGIApp, *, proxies: Proxies, looks_secret: Callable[[str], bool], hosts: Sequence[str] = ()
     ) -> None:
-        self._app, self._proxies, self._looks_secret, self._observe = app, proxies, looks_secret, observe
+        self._app, self._proxies, self._looks_secret = app, proxies, looks_secret
+        self._hosts = frozenset(host for host in hosts if not host.startswith("*."))
+        self._domains = tuple(host[1:] for host in hosts if host.startswith("*."))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; other kinds of connections are closed."""
@@ -70,19 +72,27 @@ class Shell:
         try:
             _check_headers(scope)
             _check_path(scope)
+            self._check_host(scope)
             await self._app(scope, receive, send)
         except Exception as error:
             problem = problem_of_exception(error)
             if not exchange.status:  # else the answer has begun: the server cuts it off
                 await send_answer(answer_of(problem, exchange.request_id), send)
 
+    def _check_host(self, scope: Scope) -> None:
+        """Refuse names that are not ours: a page of somebody else may have made them lead here."""
+        if not self._hosts and not self._domains:
+            return
+        host = _HOST.fullmatch(header(scope["headers"], b"host") or b"")
+        name = (host[1] or host[2]).decode("ascii").lower() if host else ""
+        if name not in self._hosts and not name.endswith(self._domains):
+            raise Problem("bad_request", "This server does not answer to this Host.")
+
     def _tell(self, scope: Scope, exchange: Exchange, took_s: float) -> None:
         status = exchange.status or 499
         method: Any = scope.get("method", "-")
         method = method if method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS") else "-"
         route = exchange.route or "-"
-        if self._observe is not None:
-            self._observe(method, route, status, took_s)
         log = _log.error if status >= 500 else _log.info
         log(
             "http.request",
