@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PIP := .venv/bin/pip --quiet --disable-pip-version-check --no-input
 .DEFAULT_GOAL := help
-.PHONY: help format lint types test demo check lock clean
+.PHONY: help format lint types test demo check lock settings clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ check: lint types test ## what must pass before a commit
 lock: .venv/.stamp ## write requirements.lock anew, with the newest versions pyproject.toml allows
 	$(PY) -m uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --all-extras \
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements.lock
+
+settings: .venv/.stamp ## write the table of settings into README.md
+	$(PY) -m api.settings README.md
 
 clean: ## remove .venv and everything else that can be made again
 	rm -rf .venv build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

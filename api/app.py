@@ -14,6 +14,8 @@ import datetime
 import importlib
 import os
 import pkgutil
+import re
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -28,9 +30,11 @@ from hybridq import HybridqError, RedisUnavailable
 from hybridq.doctor import Level, examine
 
 from . import routes
+from .http.answer import answer_of, send_answer
 from .http.app import build
 from .http.door import Authenticate
-from .http.exchange import exchange_of
+from .http.exchange import exchange_of, header
+from .http.problems import Problem
 from .http.route import TABLE
 from .metrics import POOLS_MAX, Metrics, QueueFigures
 from .plane import Plane
@@ -69,6 +73,8 @@ def create_app(settings: Settings | None = None) -> Litestar:
     )
     app.state.plane, app.state.settings, app.state.metrics = plane, settings, metrics
     app.state.figures, app.state.probe = Figures(plane), Probe(plane)
+    if settings.hosts:
+        app.asgi_handler = NamedHosts(app.asgi_handler, settings.hosts)
     if tracer is not None:
         app.asgi_handler = Traced(app.asgi_handler, tracer)
     return app
@@ -132,6 +138,33 @@ async def _must_be_fit(plane: Plane) -> None:
         )
 
 
+class NamedHosts:
+    """Answers requests for names that are ours alone: a page of another site can lead a browser here under its own."""
+
+    OPEN: Final = frozenset({"/health", "/health/ready", "/metrics"})
+    """Asked by machines, which go by the address."""
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...]) -> None:
+        self._app = app
+        self._names = frozenset(host for host in hosts if not host.startswith("*"))
+        self._below = tuple(host[1:] for host in hosts if host.startswith("*"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP or scope["path"] in self.OPEN or self._ours(scope):
+            await self._app(scope, receive, send)
+            return
+        problem = Problem("bad_request", "The server does not go by the name in Host.")
+        request_id = secrets.token_hex(16)
+        answer = answer_of(problem, request_id)
+        answer.headers |= {"x-request-id": request_id, "cache-control": "no-store", "x-content-type-options": "nosniff"}
+        await send_answer(answer, send)
+
+    def _ours(self, scope: Scope) -> bool:
+        sent = header(scope["headers"], b"host")
+        name = re.sub(r":[0-9]*$", "", (sent or b"").decode("latin-1").lower())
+        return name in self._names or (bool(self._below) and name.endswith(self._below))
+
+
 class Traced:
     """Puts a span around every request. Outermost, as the span's id is the request's trace from then on."""
 
@@ -144,8 +177,9 @@ class Traced:
             return
         with self._tracer.request(scope) as span:  # type: ignore[arg-type]
             await self._app(scope, receive, send)
-            exchange = exchange_of(scope)
-            span.answered(scope["method"], exchange.route or "-", exchange.status or 499)
+            if "hybridq.exchange" in scope:
+                exchange = exchange_of(scope)
+                span.answered(scope["method"], exchange.route or "-", exchange.status or 499)
 
 
 class _Shared:
