@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import (
     AgentDraining,
     AlreadyTerminal,
+    BatchRefused,
     Conflict,
     EmbeddedUnavailable,
     EngineMismatch,
@@ -104,6 +105,7 @@ __all__ = [
     "Attempt",
     "Backend",
     "Backoff",
+    "BatchRefused",
     "Beat",
     "CancelRequest",
     "Cancelled",

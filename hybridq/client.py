@@ -128,10 +128,16 @@ class Queue(_base.QueueBase):
         call = jobs.enqueue(self.root, [spec], queue=self.name, on_conflict=on_conflict, now_ms=self._now_ms)
         return _base.single(self._run(call)[0])
 
-    def enqueue_many(self, specs: Iterable[JobSpec], *, on_conflict: str = "return") -> list[Enqueued | HybridqError]:
-        """Take many jobs in, in order. For each an `Enqueued` or the error of that job alone; the others go on."""
+    def enqueue_many(
+        self, specs: Iterable[JobSpec], *, on_conflict: str = "return", atomic: bool = False
+    ) -> list[Enqueued | HybridqError]:
+        """Take many jobs in, in order. For each an `Enqueued` or the error of that job alone; the others go on.
+
+        `atomic` takes up to 50 jobs in all at once or not at all: when one fails, `BatchRefused` says which and why.
+        """
+        given = _base.specs_of(specs)
         call = jobs.enqueue(
-            self.root, _base.specs_of(specs), queue=self.name, on_conflict=on_conflict, now_ms=self._now_ms
+            self.root, given, queue=self.name, on_conflict=on_conflict, atomic=atomic, now_ms=self._now_ms
         )
         return self._run(call) if call.entries else []
 
@@ -260,9 +266,12 @@ class Queue(_base.QueueBase):
         """Give a job that has not ended another priority; it joins the end of that level. Returns its status."""
         return self._run(jobs.reprioritise(self.root, job_id, priority, now_ms=self._now_ms))
 
-    def retry(self, job_id: str) -> JobStatus:
-        """Give an ended job that is not COMPLETED a new life. Raises `NotTerminal`, `UniqueTaken`, `JobNotFound`."""
-        return self._run(jobs.retry(self.root, job_id, now_ms=self._now_ms))
+    def retry(self, job_id: str, *, request_id: str | None = None) -> JobStatus:
+        """Give an ended job that is not COMPLETED a new life. Raises `NotTerminal`, `UniqueTaken`, `JobNotFound`.
+
+        The same `request_id` again is no second life: it returns the status that the job has by now.
+        """
+        return self._run(jobs.retry(self.root, job_id, request_id=request_id, now_ms=self._now_ms))
 
     def job(self, job_id: str) -> Job:
         """Return a job whole. Raises `JobNotFound`."""

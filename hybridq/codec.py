@@ -162,6 +162,7 @@ def read_job(queue: str, job_id: str, fields: Sequence[Any]) -> Job:
         claimed_at=instant("claimed_ms") or (ended.claimed_at if ended else None),
         started_at=instant("started_ms") or (ended.started_at if ended else None),
         lease_expires_at=ms_to_instant(int(float(deadline_ms))) if deadline_ms else None,
+        lease_s=to_s(number("lease_ms")) if "lease_ms" in record else None,
         cancel_requested_at=instant("cancel_ms"),
         finished_at=ms_to_instant(int(float(finished_ms))) if finished_ms else None,
         outcome=record.get("outcome"),

@@ -9,8 +9,11 @@ HybridqError                       carries what is known as attributes; the mess
 │   ├── QueueClosed                the queue object was closed
 │   └── WrongLoop                  an AsyncQueue in another event loop than its own
 ├── NotFound (LookupError)
-│   └── JobNotFound                no such job in this queue (any more)
+│   ├── JobNotFound                no such job in this queue (any more)
+│   ├── AgentNotRegistered         no such agent in this namespace (any more)
+│   └── PoolNotFound               no such pool in this namespace
 ├── Conflict                       well-formed, but it contradicts what is stored
+│   ├── BatchRefused               an atomic batch of which an entry failed
 │   ├── JobConflict                the job id exists with other content
 │   ├── UniqueTaken                another live job holds the unique key
 │   ├── StaleLease                 the lease is no longer the job's current one
@@ -19,6 +22,7 @@ HybridqError                       carries what is known as attributes; the mess
 │   ├── AlreadyTerminal            the job has ended
 │   ├── NotTerminal                the job has not ended yet
 │   ├── OutcomeConflict            the lease was completed before, with another outcome
+│   ├── AgentTerminated            the agent's session was ended; it has to register again
 │   └── JobCancelled               the job was cancelled, before its start or since
 ├── Refused                        the queue will not take the call now
 │   ├── QueueFull                  the queue, or Redis' memory, is full
@@ -43,12 +47,15 @@ HybridqError                       carries what is known as attributes; the mess
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 __all__ = [
     "AgentDraining",
+    "AgentNotRegistered",
+    "AgentTerminated",
     "AlreadyTerminal",
+    "BatchRefused",
     "Conflict",
     "EmbeddedUnavailable",
     "EngineMismatch",
@@ -67,6 +74,7 @@ __all__ = [
     "OutcomeConflict",
     "OutcomeUnknown",
     "PayloadTooLarge",
+    "PoolNotFound",
     "QueueClosed",
     "QueueFull",
     "QueueLost",
@@ -157,8 +165,33 @@ class JobNotFound(NotFound):
 # -- contradicts what is stored ----------------------------------------------------------------------
 
 
+class AgentNotRegistered(NotFound):
+    """No agent of this name is registered in the namespace; it has to register first."""
+
+    def __init__(self, agent: str) -> None:
+        self.agent = agent
+        super().__init__(f"agent {agent!r} is not registered; register it first")
+
+
+class PoolNotFound(NotFound):
+    """There is no pool of this name: no queue, no agent that registered in it, and nobody scaled it."""
+
+    def __init__(self, pool: str) -> None:
+        self.pool = pool
+        super().__init__(f"pool {pool!r} does not exist; enqueue a job or register an agent in it")
+
+
 class Conflict(HybridqError):
     """The call is well-formed and contradicts what Redis holds; nothing was changed."""
+
+
+class BatchRefused(Conflict):
+    """An atomic batch of which entries failed, so none was taken in. `errors`: place in the batch → what is wrong."""
+
+    def __init__(self, errors: Mapping[int, HybridqError]) -> None:
+        self.errors = dict(errors)
+        first = min(self.errors)
+        super().__init__(f"none of the batch was taken in: entry {first}: {self.errors[first]}")
 
 
 class JobConflict(Conflict):
@@ -225,6 +258,14 @@ class OutcomeConflict(Conflict):
     def __init__(self, job_id: str, fence: int, outcome: str) -> None:
         self.job_id, self.fence, self.outcome = job_id, fence, outcome
         super().__init__(f"job {job_id}: the lease with fence {fence} already reported {outcome!r}; that stands")
+
+
+class AgentTerminated(Conflict):
+    """The agent's session was ended, so it can neither drain nor take work. A new registration brings it back."""
+
+    def __init__(self, agent: str) -> None:
+        self.agent = agent
+        super().__init__(f"agent {agent!r}: its session was ended; it has to register again")
 
 
 class JobCancelled(Conflict):

@@ -130,6 +130,8 @@ class Job(_Struct, frozen=True, kw_only=True):
     claimed_at: dt.datetime | None
     started_at: dt.datetime | None
     lease_expires_at: dt.datetime | None
+    lease_s: float | None = None
+    """Seconds the present lease was claimed for; None while there is none."""
     cancel_requested_at: dt.datetime | None
     finished_at: dt.datetime | None
     outcome: str | None

@@ -1,6 +1,8 @@
 --- Take jobs in: each becomes claimable now, or later, or is recognised as one that is here already.
 ---
 --- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+---          atomic integer 0..9007199254740991 | 0: each entry for itself; else a number of the call's own: all or none
+---          strict integer 0..1 | 1: a taken unique key makes an atomic call fail
 --- EACH     job_id name
 ---          digest text 1..32 | of everything the caller said: same id and digest is the same job
 ---          spec text 2..1048576 | header line of JSON, newline, payload bytes; opaque here
@@ -18,7 +20,7 @@
 --- READS    tombs lanes
 --- WRITES   spec: one field a record, deleted with it
 --- WRITES   all: one entry a record, deleted with it
---- RETURNS  ENQUEUED status | DUPLICATE status | CONFLICT status | UNIQUE job_id status | FULL limit | NO_LANE
+--- RETURNS  ENQUEUED status | DUPLICATE status | CONFLICT status | UNIQUE job_id status | FULL limit | NO_LANE | NOT_MADE
 --- COST     O(log n) a job; 6 calls
 local room
 local function full()
@@ -38,7 +40,8 @@ local function full()
   room = room - 1
   return room < 0
 end
-local function enqueue(e)
+-- Returns the reply to an entry that makes no job; nil when it will make one.
+local function refusal(e)
   local id = e.job_id
   local there = call('HMGET', k_job .. id, 'status', 'digest')
   local status, digest = there[1], there[2]
@@ -63,7 +66,15 @@ local function enqueue(e)
   if full() then
     return {'FULL', meta.max_queued}
   end
+  return nil
+end
+local function enqueue(e)
+  local refused = refusal(e)
+  if refused then
+    return refused
+  end
 
+  local id = e.job_id
   local due = e.run_at_ms > 0 and e.run_at_ms or now + e.delay_ms
   local to = due > now and 'SCHEDULED' or 'QUEUED'
   local seq = text_of(meta.seq + 1)
@@ -92,5 +103,41 @@ local function enqueue(e)
   count('enqueued', 1)
   event('job.enqueued', id, to)
   return {'ENQUEUED', to}
+end
+-- What an entry meets that another of the same call will have made.
+local by_id, by_key = {}, {}
+local function refusal_in_call(e)
+  local earlier = by_id[e.job_id]
+  if earlier then
+    return {earlier.digest == e.digest and 'DUPLICATE' or 'CONFLICT', 'QUEUED'}
+  end
+  local refused = refusal(e)
+  if not refused then
+    local holder = e.unique ~= '' and by_key[e.unique]
+    if holder then
+      return {'UNIQUE', holder, 'QUEUED'}
+    end
+    by_id[e.job_id], by_key[e.unique] = e, e.job_id
+  end
+  return refused
+end
+
+-- All entries are judged before the first write, as Redis does not roll back.
+local function refusals()
+  local replies, failed = {}, false
+  for i, e in ipairs(entries) do
+    local refused = refusal_in_call(e)
+    if refused and refused[1] ~= 'DUPLICATE' and (refused[1] ~= 'UNIQUE' or strict == 1) then
+      replies[i], failed = refused, true
+    else
+      replies[i] = {'NOT_MADE'}
+    end
+  end
+  room = nil
+  return failed and replies
+end
+local refused = atomic > 0 and refusals()
+if refused then
+  return refused
 end
 return run(enqueue)

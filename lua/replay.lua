@@ -3,16 +3,20 @@
 --- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
 --- EACH     job_id name
 ---          only dead/any | dead: dead letters alone; any: also FAILED and CANCELLED
+---          move text 0..64 | id of this call: the same again is no second life; empty: not said
 --- BATCH_MAX 50
 --- USES     move run
 --- MOVES    replay:FAILED>QUEUED replay:CANCELLED>QUEUED replay:DEAD_LETTERED>QUEUED
---- RETURNS  REPLAYED status | NOT_TERMINAL status | UNIQUE_TAKEN job_id | NOT_FOUND
+--- RETURNS  REPLAYED status | AGAIN status | NOT_TERMINAL status | UNIQUE_TAKEN job_id | NOT_FOUND
 --- COST     O(log n) a job; 7 calls
 local function replay(e)
   local id = e.job_id
   local job = record(id)
   if not job then
     return {'NOT_FOUND'}
+  end
+  if e.move ~= '' and job.moved == e.move then
+    return {'AGAIN', job.status}
   end
   if job.status ~= 'DEAD_LETTERED' and (e.only == 'dead' or (job.status ~= 'FAILED' and job.status ~= 'CANCELLED')) then
     return {'NOT_TERMINAL', job.status}
@@ -24,8 +28,11 @@ local function replay(e)
     end
   end
   job.order = nil
-  move('replay', id, job, 'QUEUED', nil, {'attempt', '0', 'generation', text_of(int(job.generation) + 1),
-    'ready_ms', now_text})
+  local fields = {'attempt', '0', 'generation', text_of(int(job.generation) + 1), 'ready_ms', now_text}
+  if e.move ~= '' then
+    fields[7], fields[8] = 'moved', e.move
+  end
+  move('replay', id, job, 'QUEUED', nil, fields)
   call('HDEL', k_job .. id, 'outcome', 'dead_reason', 'unstarted', 'infra', 'releases', 'avoid', 'avoid_until_ms',
     'due_ms')
   if job.unique then

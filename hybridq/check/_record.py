@@ -36,7 +36,7 @@ _NUMBERS: Final = frozenset({
 })  # fmt: skip
 _WORDS: Final = frozenset({
     "status", "priority", "lane", "digest", "unique", "agent", "lease_id", "request", "confirmed", "cancel_mode",
-    "avoid", "outcome", "dead_reason",
+    "avoid", "outcome", "dead_reason", "moved",
 })  # fmt: skip
 _WHOLE: Final = re.compile(r"\d{1,16}")
 _LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")

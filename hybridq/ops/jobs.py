@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -10,6 +11,8 @@ from ..call import Call, Reply
 from ..codec import TIMEOUT_MS_DEFAULT, SpecHeader, digest_of, encode_payload, spec_text, unique_field
 from ..errors import (
     AlreadyTerminal,
+    BatchRefused,
+    EntryInDoubt,
     HybridqError,
     InvalidArgument,
     JobConflict,
@@ -27,6 +30,8 @@ __all__ = ["cancel", "enqueue", "prepare", "purge", "replay", "reprioritise", "r
 
 LANE_ANY: Final = "any"
 ON_CONFLICT: Final = ("return", "reject")
+ATOMIC_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of the specs of an atomic call: what one script call may carry."""
 
 
 def prepare(spec: JobSpec) -> tuple[Any, ...]:
@@ -63,16 +68,27 @@ def prepare(spec: JobSpec) -> tuple[Any, ...]:
 
 
 def enqueue(
-    root: str, specs: Sequence[JobSpec], *, queue: str, on_conflict: str = "return", now_ms: int = 0
+    root: str,
+    specs: Sequence[JobSpec],
+    *,
+    queue: str,
+    on_conflict: str = "return",
+    atomic: bool = False,
+    now_ms: int = 0,
 ) -> Call[list[Enqueued | HybridqError]]:
     """Take jobs in. Value: for each spec, in order, an `Enqueued` or the error of that entry alone.
 
     `on_conflict` says what a taken unique key answers: "return" the job that holds it, "reject" `UniqueTaken`.
+    `atomic`: all or none; one that fails makes the whole raise `BatchRefused`.
     """
     if on_conflict not in ON_CONFLICT:
         raise InvalidArgument("on_conflict", on_conflict, "one of " + ", ".join(ON_CONFLICT))
     entries = tuple(prepare(spec) for spec in specs)
     script = load("enqueue")
+    size = sum(len(entry[2]) for entry in entries)
+    if atomic and not (len(entries) <= script.header.batch_max and size <= ATOMIC_BYTES_MAX):
+        allowed = f"at most {script.header.batch_max} jobs and {ATOMIC_BYTES_MAX} bytes when they are atomic"
+        raise InvalidArgument("specs", len(entries), allowed)
 
     def one(spec: JobSpec, entry: tuple[Any, ...], reply: Reply) -> Enqueued:
         job_id = str(entry[0])
@@ -93,10 +109,24 @@ def enqueue(
         raise _args.unexpected(script, reply)
 
     def decode(replies: Sequence[Reply]) -> list[Enqueued | HybridqError]:
-        return [_value_or_error(one, *each) for each in zip(specs, entries, replies, strict=True)]
+        given = enumerate(zip(specs, entries, replies, strict=True))
+        found = {place: _value_or_error(one, *each) for place, each in given if each[2][0] != b"NOT_MADE"}
+        if atomic:
+            _refuse_whole(found)
+        return list(found.values())
 
-    size = sum(len(entry[2]) for entry in entries)
-    return _args.simple("enqueue", root, now_ms, entries, decode, size_bytes=size)
+    # A number of its own keeps one atomic call from being joined with another.
+    common = (secrets.randbelow(2**52) + 1 if atomic else 0, 1 if atomic and on_conflict == "reject" else 0)
+    return _args.simple("enqueue", root, now_ms, entries, decode, common=common, size_bytes=size)
+
+
+def _refuse_whole(found: dict[int, Enqueued | HybridqError]) -> None:
+    errors = {place: value for place, value in found.items() if isinstance(value, HybridqError)}
+    for error in errors.values():
+        if isinstance(error, EntryInDoubt):
+            raise error
+    if errors:
+        raise BatchRefused(errors)
 
 
 def _value_or_error(one: Callable[..., Any], *args: Any) -> Any:
@@ -146,14 +176,18 @@ def reprioritise(root: str, job_id: str, priority: Priority | str, *, now_ms: in
     return _args.simple("reprioritise", root, now_ms, [entry], decode)
 
 
-def retry(root: str, job_id: str, *, now_ms: int = 0) -> Call[JobStatus]:
-    """Give one ended job a new life. Value: its status. Raises `NotTerminal`, `UniqueTaken`, `JobNotFound`."""
+def retry(root: str, job_id: str, *, request_id: str | None = None, now_ms: int = 0) -> Call[JobStatus]:
+    """Give one ended job a new life. Value: its status. Raises `NotTerminal`, `UniqueTaken`, `JobNotFound`.
+
+    The same `request_id` again is no second life, whatever became of the first: the value is the status it has now.
+    """
     script = load("replay")
+    move = _args.text("request_id", request_id, 64)
 
     def decode(replies: Sequence[Reply]) -> JobStatus:
         reply = replies[0]
         match _args.tag_of(script, reply, job_id):
-            case "REPLAYED":
+            case "REPLAYED" | "AGAIN":
                 return JobStatus(reply[1].decode())
             case "NOT_TERMINAL":
                 raise NotTerminal(job_id, reply[1].decode())
@@ -161,13 +195,14 @@ def retry(root: str, job_id: str, *, now_ms: int = 0) -> Call[JobStatus]:
                 raise UniqueTaken(job_id, reply[1].decode())
         raise _args.unexpected(script, reply)
 
-    # Not repeated by itself: a job that ran to its end meanwhile would be given yet another life.
-    return _args.simple("replay", root, now_ms, [(_args.job_name(job_id), "any")], decode, repeatable=False)
+    # Without an id it is not repeated by itself: a job that ran to its end meanwhile would be given yet another life.
+    entry = (_args.job_name(job_id), "any", move)
+    return _args.simple("replay", root, now_ms, [entry], decode, repeatable=bool(move))
 
 
 def replay(root: str, job_ids: Sequence[str], *, now_ms: int = 0) -> Call[Replayed]:
     """Give dead letters a new life. Value: which wait again, and which were left alone with the reason."""
-    entries = [(_args.job_name(job_id), "dead") for job_id in job_ids]
+    entries = [(_args.job_name(job_id), "dead", "") for job_id in job_ids]
 
     def decode(replies: Sequence[Reply]) -> Replayed:
         done, skipped = _sort_out(entries, replies, "REPLAYED")

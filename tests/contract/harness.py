@@ -26,6 +26,7 @@ JITTER_HALF = 1 << 19
 """Half of full jitter's range: with the default backoff of 5 s a first retry waits 2.5 s."""
 
 DEFAULTS: dict[str, object] = {
+    "atomic": 0, "strict": 0, "move": "",
     "digest": "digest-1", "spec": SPEC, "priority": "NORMAL", "lane": "any", "delay_ms": 0, "run_at_ms": 0,
     "max_attempts": 3, "retry_base_ms": 5000, "retry_max_ms": 300_000, "unique": "",
     "lanes_version": 0, "lanes": "any", "generation": 0, "request_id": "", "fresh": 1, "max": 1,

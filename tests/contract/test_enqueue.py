@@ -215,3 +215,51 @@ def test_jobs_of_every_lane_and_priority_count_against_the_limit(rig: Rig) -> No
     rig.enqueue("c", priority="CRITICAL")
 
     assert rig.enqueue("d") == ["FULL", "3"]
+
+
+def test_an_atomic_call_takes_all_in_by_one_number(rig: Rig) -> None:
+    assert rig.run("enqueue", {"job_id": "a"}, {"job_id": "b"}, atomic=7) == [["ENQUEUED", "QUEUED"]] * 2
+
+    assert rig.line() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ({"job_id": "there", "digest": "other"}, ["CONFLICT", "QUEUED"]),
+        ({"job_id": "b", "unique": "held"}, ["UNIQUE", "there", "QUEUED"]),
+        ({"job_id": "b", "unique": "new"}, ["UNIQUE", "a", "QUEUED"]),
+        ({"job_id": "a", "digest": "other"}, ["CONFLICT", "QUEUED"]),
+        ({"job_id": "b", "lane": "nowhere"}, ["NO_LANE"]),
+    ],
+)
+def test_one_entry_of_an_atomic_call_that_fails_leaves_none_made(
+    rig: Rig, second: dict[str, str], said: list[str]
+) -> None:
+    rig.enqueue("there", unique="held")
+    before = rig.snapshot()
+
+    replies = rig.run("enqueue", {"job_id": "a", "unique": "new"}, second, {"job_id": "c"}, atomic=1, strict=1)
+
+    assert replies == [["NOT_MADE"], said, ["NOT_MADE"]]
+    assert rig.snapshot() == before
+
+
+def test_an_atomic_call_that_does_not_fit_as_a_whole_is_refused_as_a_whole(rig: Rig) -> None:
+    rig.configure(max_queued=2)
+
+    assert rig.run("enqueue", {"job_id": "a"}, {"job_id": "b"}, {"job_id": "c"}, atomic=1) == [
+        ["NOT_MADE"],
+        ["NOT_MADE"],
+        ["FULL", "2"],
+    ]
+    assert rig.line() == []
+    assert rig.run("enqueue", {"job_id": "a"}, {"job_id": "b"}, atomic=2) == [["ENQUEUED", "QUEUED"]] * 2
+
+
+def test_what_is_there_already_does_not_make_an_atomic_call_fail(rig: Rig) -> None:
+    rig.enqueue("a", unique="held")
+
+    replies = rig.run("enqueue", {"job_id": "a", "unique": "held"}, {"job_id": "b", "unique": "held"}, atomic=1)
+
+    assert replies == [["DUPLICATE", "QUEUED"], ["UNIQUE", "a", "QUEUED"]]

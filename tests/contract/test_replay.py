@@ -128,3 +128,15 @@ def test_fences_go_on_growing_in_the_new_life(rig: Rig) -> None:
     rig.replay("a")
 
     assert rig.lease().fence > first.fence
+
+
+def test_the_same_call_again_is_no_second_life(rig: Rig) -> None:
+    dead(rig, "a")
+    assert rig.replay("a", move="first") == ["REPLAYED", "QUEUED"]
+
+    assert rig.replay("a", move="first") == ["AGAIN", "QUEUED"]
+    rig.complete(rig.running(job_id="a"), "rejected")
+    assert rig.replay("a", move="first") == ["AGAIN", "FAILED"]
+    assert rig.record("a")["generation"] == "1"
+    assert rig.replay("a", move="second") == ["REPLAYED", "QUEUED"]
+    assert rig.replay("a", move="first") == ["NOT_TERMINAL", "QUEUED"]

@@ -22,6 +22,7 @@ SAMPLES: dict[str, object] = {
     "looked_in": [Path("a"), Path("b")],
     "allowed": ["RUNNING"],
     "data_dir": Path("data"),
+    "errors": {0: errors.JobNotFound("a")},
 }
 
 
