@@ -1,7 +1,7 @@
 """Puts the server together: settings, plane, routes, figures, traces; and what happens before the first request.
 
 ```
-settings ─► Plane (Redis, queues, loops) ─┬─► build(TABLE) ─► Litestar ─► Traced ─► the wire
+settings ─► Plane (Redis, queues, loops) ─┬─► build(TABLE) ─► Litestar ─► Observed ─► the wire
                                           └─► Figures, Probe
 ```
 """
@@ -14,8 +14,6 @@ import datetime
 import importlib
 import os
 import pkgutil
-import re
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -30,11 +28,8 @@ from hybridq import HybridqError, RedisUnavailable
 from hybridq.doctor import Level, examine
 
 from . import routes
-from .http.answer import answer_of, send_answer
 from .http.app import build
-from .http.door import Authenticate
-from .http.exchange import exchange_of, header
-from .http.problems import Problem
+from .http.exchange import exchange_of
 from .http.route import TABLE
 from .metrics import POOLS_MAX, Metrics, QueueFigures
 from .plane import Plane
@@ -49,6 +44,9 @@ T = TypeVar("T")
 FIGURES_FRESH_S: Final = 1.0
 FIGURES_WITHIN_S: Final = 5.0
 PROBE_FRESH_S: Final = 0.5
+LEFT: Final = 499
+"""Status of a request whose client left before the answer."""
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def create_app(settings: Settings | None = None) -> Litestar:
@@ -67,16 +65,11 @@ def create_app(settings: Settings | None = None) -> Litestar:
         TABLE,
         plane=plane,
         settings=settings,
-        authenticate=_authenticate(plane, settings),
-        observe=metrics.observe,
         lifespan=[lambda app: _living(plane, settings, tracer)],
     )
     app.state.plane, app.state.settings, app.state.metrics = plane, settings, metrics
     app.state.figures, app.state.probe = Figures(plane), Probe(plane)
-    if settings.hosts:
-        app.asgi_handler = NamedHosts(app.asgi_handler, settings.hosts)
-    if tracer is not None:
-        app.asgi_handler = Traced(app.asgi_handler, tracer)
+    app.asgi_handler = Observed(app.asgi_handler, metrics, tracer)
     return app
 
 
@@ -91,21 +84,6 @@ async def _living(plane: Plane, settings: Settings, tracer: Tracer | None) -> As
         await plane.close()
         if tracer is not None:
             await asyncio.to_thread(tracer.close)
-
-
-def _authenticate(plane: Plane, settings: Settings) -> Authenticate:
-    async def authenticate(token: str | None, /, *, peer: str, rate_class: str, bearer: bool) -> Any:
-        rate = settings.rate(rate_class)
-        return await plane.access.admit(
-            token,
-            peer=peer,
-            rate_class=rate_class,
-            limit_per_second=rate.per_second,
-            burst=rate.burst,
-            bearer=bearer,
-        )
-
-    return authenticate
 
 
 async def admin_credentials(plane: Plane, settings: Settings, url: str) -> tuple[str, str]:
@@ -138,48 +116,28 @@ async def _must_be_fit(plane: Plane) -> None:
         )
 
 
-class NamedHosts:
-    """Answers requests for names that are ours alone: a page of another site can lead a browser here under its own."""
+class Observed:
+    """Counts and times every request, and puts a span around it. Outermost: a span's id is the request's trace."""
 
-    OPEN: Final = frozenset({"/health", "/health/ready", "/metrics"})
-    """Asked by machines, which go by the address."""
-
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...]) -> None:
-        self._app = app
-        self._names = frozenset(host for host in hosts if not host.startswith("*"))
-        self._below = tuple(host[1:] for host in hosts if host.startswith("*"))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP or scope["path"] in self.OPEN or self._ours(scope):
-            await self._app(scope, receive, send)
-            return
-        problem = Problem("bad_request", "The server does not go by the name in Host.")
-        request_id = secrets.token_hex(16)
-        answer = answer_of(problem, request_id)
-        answer.headers |= {"x-request-id": request_id, "cache-control": "no-store", "x-content-type-options": "nosniff"}
-        await send_answer(answer, send)
-
-    def _ours(self, scope: Scope) -> bool:
-        sent = header(scope["headers"], b"host")
-        name = re.sub(r":[0-9]*$", "", (sent or b"").decode("latin-1").lower())
-        return name in self._names or (bool(self._below) and name.endswith(self._below))
-
-
-class Traced:
-    """Puts a span around every request. Outermost, as the span's id is the request's trace from then on."""
-
-    def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
-        self._app, self._tracer = app, tracer
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer | None) -> None:
+        self._app, self._metrics, self._tracer = app, metrics, tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        with self._tracer.request(scope) as span:  # type: ignore[arg-type]
-            await self._app(scope, receive, send)
-            if "hybridq.exchange" in scope:
+        begun = time.perf_counter()
+        with contextlib.nullcontext() if self._tracer is None else self._tracer.request(scope) as span:
+            try:
+                await self._app(scope, receive, send)
+            finally:
                 exchange = exchange_of(scope)
-                span.answered(scope["method"], exchange.route or "-", exchange.status or 499)
+                # The template and never the path: that would make a series of every id.
+                route, status = exchange.route or "-", exchange.status or LEFT
+                method = scope["method"] if scope["method"] in METHODS else "-"
+                self._metrics.observe(method, route, status, time.perf_counter() - begun)
+                if span is not None:
+                    span.answered(method, route, status)
 
 
 class _Shared:

@@ -11,13 +11,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
 from hybridq import QueueStats
 
 __all__ = ["POOLS_MAX", "Metrics", "QueueFigures"]
+
+disable_created_metrics()  # a second series beside every counter, which nobody reads
 
 POOLS_MAX: Final = 1_000
 """Pools shown in one scrape; `hybridq_pools_left_out` tells how many are not."""

@@ -82,7 +82,7 @@ def run(
     for name in strangers(environ or {}):
         log.warning("settings.unknown", variable=name)
     _allow_many_connections()
-    factory = uvicorn.Config("", loop="auto").get_loop_factory()
+    factory = uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_run(settings, engine, announce))
 
@@ -131,7 +131,7 @@ async def _serve(
         announce(listening)
         await stop.asked.wait()
         log.info("server.stopping", parked=plane.parked, drain_s=settings.drain)
-        plane.stopping.set()
+        plane.stop()
         await _drain(plane, settings.drain)
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from litestar.types import Scope
 
 from hybridq import __version__
 
@@ -33,7 +35,7 @@ class Tracer:
         self._propagator = TraceContextTextMapPropagator()
 
     @contextlib.contextmanager
-    def request(self, scope: MutableMapping[str, Any]) -> Iterator[Span]:
+    def request(self, scope: Scope) -> Iterator[Span]:
         """A span around one request; the scope's `traceparent` becomes that of the span."""
         from opentelemetry.trace import SpanKind
 

@@ -20,6 +20,7 @@ HEAD_BYTES_MAX: Final = 16_384
 HEADERS_MAX: Final = 100
 HEAD_WITHIN_S: Final = 10.0
 BODY_SILENT_S: Final = 30.0
+LEAVE_WITHIN_S: Final = 2.0
 
 
 class _Refused(Exception):
@@ -34,6 +35,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _field_bytes = 0
     _timer: asyncio.TimerHandle | None = None
+    _leaving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -44,11 +46,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._leaving:
+            return
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._wait(HEAD_WITHIN_S)  # the first bytes of another request on a connection that was kept
         self._head_bytes += len(data)
         super().data_received(data)
-        if self.transport.is_closing():
+        if self._leaving or self.transport.is_closing():
             return
         if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
             self._refusal = "headers_too_large"
@@ -81,11 +85,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no request. Where an answer is under way there is nothing to add to it."""
+        """Answer what is no request. Where the answer to an earlier one is due, this would be taken for it."""
         self._wait(None)
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
-            self.transport.close()
-            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self._in_head or self.pipeline or self.cycle.response_started:
+                self.transport.close()
+                return
+            self.cycle.disconnected = True  # a body that is none: whoever reads it is told that nobody waits
+            self.cycle.message_event.set()
         problem = Problem(self._refusal)
         request_id = secrets.token_hex(16)
         body = msgspec.json.encode(problem.body(request_id))
@@ -96,7 +103,16 @@ class BoundedProtocol(HttpToolsProtocol):
             "connection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Close our side and read on for a moment: what still comes in would else reset the answer on its way."""
+        self._leaving = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._wait(LEAVE_WITHIN_S)
+        else:
+            self.transport.close()
 
     def _refuse(self, code: str) -> None:
         self._refusal = code
@@ -112,7 +128,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer = None
         if self.transport.is_closing():
             return
-        if self._in_head and self._head_bytes:
+        if self._in_head and self._head_bytes and not self._leaving:
             self._refusal = "request_timeout"
             self.send_400_response("")
         else:

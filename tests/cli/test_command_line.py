@@ -31,7 +31,7 @@ ENDS_S = 20.0
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
         *("cancel", "check", "demo", "doctor", "down", "enqueue", "job", "jobs"),
-        *("pause", "priority", "resume", "retry", "stats", "worker"),
+        *("pause", "priority", "resume", "retry", "serve", "stats", "up", "worker"),
         *("dead list", "dead replay", "dead purge"),
     ]
 
