@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .agent_records import AgentPage, AgentRecord, AgentStatus, PoolRecord, Pulse, Registration
 from .errors import (
+    AccessFull,
     AgentDraining,
+    AgentNotRegistered,
+    AgentTerminated,
     AlreadyTerminal,
     BatchRefused,
     Conflict,
+    CredentialConflict,
+    CredentialRefused,
     EmbeddedUnavailable,
     EngineMismatch,
     EntryInDoubt,
@@ -31,12 +37,15 @@ from .errors import (
     OutcomeConflict,
     OutcomeUnknown,
     PayloadTooLarge,
+    PoolNotFound,
     QueueClosed,
     QueueFull,
     QueueLost,
     RedisUnavailable,
     Refused,
+    RegistrationSpent,
     Reject,
+    RenewalReused,
     Retry,
     SchemaMismatch,
     ScriptFailed,
@@ -71,38 +80,90 @@ from .job import (
 from .lifecycle import JobStatus, Outcome, Priority
 
 if TYPE_CHECKING:
+    from . import scopes, tokens
+    from .access import Access, AsyncAccess
     from .aio import AsyncDeadLetters, AsyncQueue
     from .backend import AsyncBackend, Backend
     from .client import DeadLetters, Queue
     from .connect import Connector, Connects
+    from .credential import (
+        Admission,
+        AgentTokens,
+        AuditEntry,
+        AuditPage,
+        Credential,
+        IssuedToken,
+        KeyPage,
+        LoginLink,
+        LoginState,
+        NewKey,
+        OpenedSession,
+        RateState,
+        Spent,
+        TrustRule,
+    )
+    from .fleet import AsyncFleet, Fleet
     from .hold import AsyncHold, Hold
     from .worker import Worker
 
 __version__ = "0.1.0"
 
 _LATER = {
+    "Access": "access",
+    "Admission": "credential",
+    "AgentTokens": "credential",
+    "AsyncAccess": "access",
     "AsyncBackend": "backend",
     "AsyncDeadLetters": "aio",
+    "AsyncFleet": "fleet",
     "AsyncHold": "hold",
     "AsyncQueue": "aio",
+    "AuditEntry": "credential",
+    "AuditPage": "credential",
     "Backend": "backend",
     "Connector": "connect",
     "Connects": "connect",
+    "Credential": "credential",
     "DeadLetters": "client",
+    "Fleet": "fleet",
     "Hold": "hold",
+    "IssuedToken": "credential",
+    "KeyPage": "credential",
+    "LoginLink": "credential",
+    "LoginState": "credential",
+    "NewKey": "credential",
+    "OpenedSession": "credential",
     "Queue": "client",
+    "RateState": "credential",
+    "Spent": "credential",
+    "TrustRule": "credential",
     "Worker": "worker",
+    "scopes": "scopes",
+    "tokens": "tokens",
 }
 """Names whose modules need redis-py, which takes long to import: loaded when asked for, so that help comes at once."""
 
 __all__ = [
+    "Access",
+    "AccessFull",
+    "Admission",
     "AgentDraining",
+    "AgentNotRegistered",
+    "AgentPage",
+    "AgentRecord",
+    "AgentStatus",
+    "AgentTerminated",
+    "AgentTokens",
     "AlreadyTerminal",
+    "AsyncAccess",
     "AsyncBackend",
     "AsyncDeadLetters",
+    "AsyncFleet",
     "AsyncHold",
     "AsyncQueue",
     "Attempt",
+    "AuditEntry",
+    "AuditPage",
     "Backend",
     "Backoff",
     "BatchRefused",
@@ -112,17 +173,22 @@ __all__ = [
     "Conflict",
     "Connector",
     "Connects",
+    "Credential",
+    "CredentialConflict",
+    "CredentialRefused",
     "DeadLetters",
     "EmbeddedUnavailable",
     "EngineMismatch",
     "Enqueued",
     "EntryInDoubt",
     "Finished",
+    "Fleet",
     "Hold",
     "HybridqError",
     "IllegalTransition",
     "InvalidArgument",
     "InvalidURL",
+    "IssuedToken",
     "Job",
     "JobCancelled",
     "JobConflict",
@@ -130,27 +196,39 @@ __all__ = [
     "JobPage",
     "JobSpec",
     "JobStatus",
+    "KeyPage",
     "LanesChanged",
     "Lease",
     "LeaseProof",
+    "LoginLink",
+    "LoginState",
+    "NewKey",
     "NotFound",
     "NotLeaseHolder",
     "NotTerminal",
+    "OpenedSession",
     "Outcome",
     "OutcomeConflict",
     "OutcomeUnknown",
     "Pause",
     "PayloadTooLarge",
+    "PoolNotFound",
+    "PoolRecord",
     "Priority",
+    "Pulse",
     "Purged",
     "Queue",
     "QueueClosed",
     "QueueFull",
     "QueueLost",
     "QueueStats",
+    "RateState",
     "RedisUnavailable",
     "Refused",
+    "Registration",
+    "RegistrationSpent",
     "Reject",
+    "RenewalReused",
     "Replayed",
     "Retry",
     "SchemaMismatch",
@@ -158,7 +236,9 @@ __all__ = [
     "ScriptsMissing",
     "ServerTrouble",
     "SessionSuperseded",
+    "Spent",
     "StaleLease",
+    "TrustRule",
     "UniqueTaken",
     "Upkeep",
     "UsageError",
@@ -166,6 +246,8 @@ __all__ = [
     "Worker",
     "WrongLoop",
     "__version__",
+    "scopes",
+    "tokens",
 ]
 
 
@@ -173,7 +255,8 @@ def __getattr__(name: str) -> Any:
     if name in _LATER:
         from importlib import import_module
 
-        return getattr(import_module(f".{_LATER[name]}", __name__), name)
+        module = import_module(f".{_LATER[name]}", __name__)
+        return module if name == _LATER[name] else getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -23,8 +23,13 @@ HybridqError                       carries what is known as attributes; the mess
 │   ├── NotTerminal                the job has not ended yet
 │   ├── OutcomeConflict            the lease was completed before, with another outcome
 │   ├── AgentTerminated            the agent's session was ended; it has to register again
-│   └── JobCancelled               the job was cancelled, before its start or since
+│   ├── JobCancelled               the job was cancelled, before its start or since
+│   └── CredentialConflict         the credential's id exists with other content, or is bound to another
 ├── Refused                        the queue will not take the call now
+│   ├── AccessFull                 as many credentials or rules are there as there may be
+│   ├── CredentialRefused          a credential that is unknown, expired, revoked, or another's
+│   │   ├── RegistrationSpent      every use of a registration key is spent
+│   │   └── RenewalReused          a renewal token came twice: its family was revoked
 │   ├── QueueFull                  the queue, or Redis' memory, is full
 │   ├── AgentDraining              the agent may finish work, not claim more
 │   └── SessionSuperseded          a newer session of the same agent exists
@@ -51,12 +56,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 __all__ = [
+    "AccessFull",
     "AgentDraining",
     "AgentNotRegistered",
     "AgentTerminated",
     "AlreadyTerminal",
     "BatchRefused",
     "Conflict",
+    "CredentialConflict",
+    "CredentialRefused",
     "EmbeddedUnavailable",
     "EngineMismatch",
     "EntryInDoubt",
@@ -80,7 +88,9 @@ __all__ = [
     "QueueLost",
     "RedisUnavailable",
     "Refused",
+    "RegistrationSpent",
     "Reject",
+    "RenewalReused",
     "Retry",
     "SchemaMismatch",
     "ScriptFailed",
@@ -276,6 +286,14 @@ class JobCancelled(Conflict):
         super().__init__(f"job {job_id}: was cancelled; do not run it, or stop")
 
 
+class CredentialConflict(Conflict):
+    """A credential of this id was made for something else (`reason`). Take another id, or ask for the same again."""
+
+    def __init__(self, credential_id: str, reason: str) -> None:
+        self.credential_id, self.reason = credential_id, reason
+        super().__init__(f"credential {credential_id}: {reason}")
+
+
 # -- not now --------------------------------------------------------------------------------------------
 
 
@@ -306,6 +324,30 @@ class SessionSuperseded(Refused):
     def __init__(self, agent: str) -> None:
         self.agent = agent
         super().__init__(f"agent {agent!r}: a newer session took over; stop this one")
+
+
+class AccessFull(Refused):
+    """There are as many of `what` as there may be, `limit`. Revoke or delete some that nobody needs."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        self.what, self.limit = what, limit
+        super().__init__(f"{what}: {limit} are there, which is the limit; revoke or delete some")
+
+
+class CredentialRefused(Refused):
+    """A credential does not do what was asked of it: it is unknown, expired, revoked, or another agent's (`reason`)."""
+
+    def __init__(self, credential_id: str, reason: str) -> None:
+        self.credential_id, self.reason = credential_id, reason
+        super().__init__(f"credential {credential_id} is refused: {reason}; get a new one")
+
+
+class RegistrationSpent(CredentialRefused):
+    """Every use of this registration key is spent. Make another."""
+
+
+class RenewalReused(CredentialRefused):
+    """A renewal token that was used up came again, so two hold it: its whole family was revoked. Register anew."""
 
 
 # -- maybe -----------------------------------------------------------------------------------------------

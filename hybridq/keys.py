@@ -47,6 +47,7 @@ FAMILIES: Final[dict[str, tuple[str, str]]] = {
     "held": (":held:", "zset"),
     "agent": (":agent:", "hash"),
     "agents": (":agents", "zset"),
+    "gone": (":gone", "zset"),
     "dead": (":dead", "zset"),
     "finished": (":finished", "zset"),
     "all": (":all", "zset"),
@@ -73,11 +74,39 @@ CATALOGUE_FAMILIES: Final[dict[str, tuple[str, str]]] = {
 
 FLEET_FAMILIES: Final[dict[str, tuple[str, str]]] = {
     "meta": (":meta", "hash"),
+    "agent": (":agent:", "hash"),
+    "agents": (":agents", "zset"),
+    "pool": (":pool:", "zset"),
+    "watch": (":watch", "zset"),
+    "ended": (":ended", "zset"),
+    "owed": (":owed", "zset"),
+    "pools": (":pools", "hash"),
+    "events": (":events", "stream"),
 }
 """The same for the fleet of a namespace."""
 
 AUTH_FAMILIES: Final[dict[str, tuple[str, str]]] = {
     "meta": (":meta", "hash"),
+    "key": (":key:", "hash"),
+    "keys": (":keys:", "zset"),
+    "key_ends": (":key_ends:", "zset"),
+    "registration": (":registration:", "hash"),
+    "registrations": (":registrations:", "zset"),
+    "registration_ends": (":registration_ends:", "zset"),
+    "uses": (":uses:", "hash"),
+    "agent_token": (":agent_token:", "hash"),
+    "renewal": (":renewal:", "hash"),
+    "family_of": (":family_of:", "string"),
+    "session": (":session:", "hash"),
+    "sessions": (":sessions:", "zset"),
+    "login": (":login:", "hash"),
+    "logins": (":logins", "zset"),
+    "link": (":link:", "hash"),
+    "rules": (":rules:", "hash"),
+    "rules_of": (":rules_of:", "hash"),
+    "once": (":once:", "string"),
+    "rate": (":rate:", "string"),
+    "audit": (":audit:", "stream"),
 }
 """The same for the access records, which are looked up before a namespace is known."""
 

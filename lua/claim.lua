@@ -145,6 +145,9 @@ local function lease(e, id, job)
   if e.request_id ~= '' then
     set('request', e.request_id)
   end
+  if e.generation > 0 then
+    set('session', text_of(e.generation))
+  end
   if e.start == 1 then
     job.attempt = text_of(int(job.attempt) + 1)
     set('attempt', job.attempt)

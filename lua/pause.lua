@@ -5,11 +5,11 @@
 ---          reason text 0..500
 ---          by text 0..128
 --- BATCH_MAX 1
---- USES     open close run
+--- USES     open close announce run
 --- READS    ready lanes
 --- RETURNS  PAUSE paused reason by at_ms
 --- FLAGS    allow-oom
---- COST     O(lanes); 4 calls and one a lane
+--- COST     O(lanes); 5 calls and one a lane
 local function pause(e)
   need('paused_reason', 'paused_by', 'paused_at_ms')
   if e.paused == 1 and meta.paused ~= '1' then
@@ -18,6 +18,7 @@ local function pause(e)
     keep('paused_by', e.by)
     keep('paused_at_ms', now_text)
     event('queue.paused', '-', 'PAUSED', nil)
+    announce()
   elseif e.paused == 0 and meta.paused == '1' then
     local lanes = call('HKEYS', k_lanes)
     lanes[#lanes + 1] = 'any'
@@ -26,6 +27,7 @@ local function pause(e)
     keep('paused_by', e.by)
     keep('paused_at_ms', now_text)
     event('queue.resumed', '-', 'RESUMED', nil)
+    announce()
     for _, lane in ipairs(lanes) do
       ring(lane, math.max(1, call('ZCARD', k_ready .. lane)))
     end

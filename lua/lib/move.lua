@@ -25,8 +25,8 @@ local function leave(id, job)
   elseif leased(from) then
     call('ZREM', k_held .. job.agent, id)
     call('ZREM', k_leased, id)
-    call('HDEL', k_job .. id, 'agent', 'lease_id', 'lease_ms', 'request', 'claimed_ms', 'started_ms', 'confirmed',
-      'cancel_ms', 'cancel_mode', 'cancel_grace_ms')
+    call('HDEL', k_job .. id, 'agent', 'lease_id', 'lease_ms', 'request', 'session', 'claimed_ms', 'started_ms',
+      'confirmed', 'cancel_ms', 'cancel_mode', 'cancel_grace_ms')
     if from == 'RUNNING' then
       count('running', -1)
     end
