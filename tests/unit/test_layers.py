@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "hybridq"
 LAYERS = [
-    ["errors", "lifecycle", "_units"],
-    ["job", "keys"],
+    ["errors", "lifecycle", "_units", "guard"],
+    ["job", "keys", "scopes", "tokens", "credential"],
     ["retry", "codec", "scripts"],
     ["call"],
     ["ops", "connect"],
@@ -22,6 +22,7 @@ LAYERS = [
     ["_base"],
     ["client"],
     ["aio"],
+    ["access"],
     ["heart", "_report", "_interrupt"],
     ["hold"],
     ["testing", "worker", "check", "doctor"],
