@@ -19,6 +19,8 @@ __all__ = ["JSON", "Answer", "Stream", "answer_of", "etag_of"]
 JSON: Final = "application/json"
 PROBLEM_JSON: Final = "application/problem+json"
 EVENTS: Final = "text/event-stream; charset=utf-8"
+SLOW_CLIENT_S: Final = 30.0
+"""How long a client may take nothing of a stream before it is cut off."""
 
 _log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
@@ -120,7 +122,8 @@ async def send_stream(stream: Stream, receive: Receive, send: Send) -> None:
 
 async def _send_chunks(stream: Stream, send: Send) -> None:
     async for chunk in stream.chunks:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        async with asyncio.timeout(SLOW_CLIENT_S):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

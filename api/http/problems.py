@@ -189,6 +189,8 @@ def wire_name(name: str) -> str:
 
 
 def _invalid_argument(error: Any) -> Problem:
+    if error.name == "cursor":
+        return Problem("invalid_cursor")
     return invalid(wire_name(error.name), f"must be {error.allowed}")
 
 

@@ -241,9 +241,6 @@ def _shape_of(info: msgspec.inspect.Type) -> _Shape:
 
 
 def _shape_of_struct(fields: dict[str, _Shape]) -> _Shape:
-    if all(field is _check_plain for field in fields.values()):
-        return _check_struct_plainly
-
     def check(pointer: str, value: Any) -> None:
         if not isinstance(value, dict):
             return _check_plain(pointer, value)
@@ -256,14 +253,6 @@ def _shape_of_struct(fields: dict[str, _Shape]) -> _Shape:
                 known(f"{pointer}/{pointer_part(key)}", inner)
 
     return check
-
-
-def _check_struct_plainly(pointer: str, value: Any) -> None:
-    if not isinstance(value, dict):
-        return _check_plain(pointer, value)
-    for key, inner in value.items():
-        _check_plain(pointer, key)
-        _check_plain(pointer, inner)
 
 
 def _shape_of_list(item: _Shape) -> _Shape:

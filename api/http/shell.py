@@ -114,7 +114,7 @@ def _check_headers(scope: Scope) -> None:
 def _check_path(scope: Scope) -> None:
     """Refuse spellings that a router would fold into another path: what is looked up is what was asked for."""
     path: str = scope["path"]
-    raw: bytes = scope["raw_path"] or b""
+    raw: bytes = scope.get("raw_path") or b""
     if (path != "/" and path.endswith("/")) or "//" in path or b"%2f" in raw.lower():
         raise Problem("not_found")
 
