@@ -33,6 +33,7 @@ HybridqError                       carries what is known as attributes; the mess
 │   ├── QueueFull                  the queue, or Redis' memory, is full
 │   ├── AgentDraining              the agent may finish work, not claim more
 │   └── SessionSuperseded          a newer session of the same agent exists
+├── SlowFollower                   a follower of events did not keep up, and was dropped
 ├── OutcomeUnknown                 the call may or may not have happened: retry with the same id
 └── ServerTrouble                  Redis or the installation is at fault
     ├── RedisUnavailable           no connection; nothing was sent
@@ -97,6 +98,7 @@ __all__ = [
     "ScriptsMissing",
     "ServerTrouble",
     "SessionSuperseded",
+    "SlowFollower",
     "StaleLease",
     "UniqueTaken",
     "UsageError",
@@ -351,6 +353,14 @@ class RenewalReused(CredentialRefused):
 
 
 # -- maybe -----------------------------------------------------------------------------------------------
+
+
+class SlowFollower(HybridqError):
+    """Events waited for this follower, and it took none for `slow_s` seconds. Follow again from its last event."""
+
+    def __init__(self, slow_s: float) -> None:
+        self.slow_s = slow_s
+        super().__init__(f"no event was taken for {slow_s} s while many waited; follow again from the last event's id")
 
 
 class OutcomeUnknown(HybridqError):

@@ -19,6 +19,7 @@ LAYERS = [
     ["parking"],
     ["embedded"],
     ["backend"],
+    ["watch"],
     ["_base"],
     ["client"],
     ["aio"],
@@ -96,7 +97,7 @@ def test_only_the_transport_knows_redis() -> None:
         or (isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "redis")
     }
 
-    assert knows <= {"connect", "runner", "bell", "embedded", "check", "doctor"}
+    assert knows <= {"connect", "runner", "bell", "embedded", "check", "doctor", "watch"}
 
 
 def test_the_library_never_imports_the_http_side() -> None:
