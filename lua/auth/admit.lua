@@ -21,8 +21,8 @@
 --- MAY_WRITE key: 10,000 a namespace, and revoked ones for a day
 --- MAY_WRITE session: 50 a person, by its own time to live
 --- MAY_WRITE rate: one a caller and class, until its budget is whole again, by its own time to live
---- RETURNS  NONE record family limited remaining reset_ms retry_ms | VALID record family …
----          | UNKNOWN record family … | EXPIRED record family … | REVOKED record family …
+--- RETURNS  NONE record family limited remaining reset_ms retry_ms | VALID the same | UNKNOWN the same
+---          EXPIRED the same | REVOKED the same
 --- FLAGS    allow-oom
 --- COST     O(1); 6 calls
 local USED_STEP_MS = 60000
@@ -30,6 +30,7 @@ local RECORDS = {
   none = k_key, key = k_key, registration = k_registration, agent = k_agent_token, renewal = k_renewal,
   session = k_session,
 }
+local NOTED = {key = k_key, session = k_session}
 
 local function is_over(record)
   return record.expires_ms and now >= tonumber(record.expires_ms)
@@ -83,7 +84,7 @@ local function use_is_news(e, record)
   if e.kind == 'session' then
     step = math.min(step, math.floor(tonumber(record.idle_ms) / 10))
   end
-  return (e.kind == 'key' or e.kind == 'session') and now - tonumber(record.used_ms or 0) >= step
+  return NOTED[e.kind] and now - tonumber(record.used_ms or 0) >= step
 end
 
 local function admit(e)
@@ -106,7 +107,7 @@ local function admit(e)
     end_reused(e.id, record)
   end
   if verdict == 'VALID' and use_is_news(e, record) then
-    call('HSET', RECORDS[e.kind] .. e.id, 'used_ms', now_text)
+    call('HSET', NOTED[e.kind] .. e.id, 'used_ms', now_text)
   end
   if e.interval_us > 0 and not limited then
     whole_us = after_us
