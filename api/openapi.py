@@ -50,7 +50,7 @@ def codes_of(route: Route) -> tuple[str, ...]:
     if route.mutates:
         codes.update(_BODY_CODES)
     if not route.public:
-        codes.update(("unauthenticated", "invalid_signature"))
+        codes.update(("unauthenticated", "signature_invalid", "signature_required"))
         if route.scopes != (ANY_CREDENTIAL,):
             codes.add("missing_scope")
     if route.mutates and route.csrf and "session" in route.bearers and (not route.public or route.optional_session):

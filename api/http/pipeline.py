@@ -39,7 +39,7 @@ _FORM = re.compile(rb'application/x-www-form-urlencoded(?:[ \t]*;[ \t]*charset="
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 Verify = Callable[[Request], Awaitable[None]]
-"""Checks the signature of a request whose credential asks for one; raises 401 `invalid_signature`."""
+"""Checks the signature of a request whose credential asks for one; raises 401 `signature_invalid`."""
 
 _log = structlog.get_logger()
 
@@ -149,13 +149,13 @@ class Pipeline:
         return plain
 
     async def _check_signature(self, request: Request) -> None:
-        wanted = request.caller is not None and getattr(request.caller, "require_signature", False)
+        wanted = request.caller is not None and request.caller.require_signature
         if not wanted and header(request.headers, b"signature") is None:
             return
         if self._verify is not None:
             await self._verify(request)
         elif wanted:
-            raise Problem("invalid_signature")
+            raise Problem("signature_required")
 
     def _apply_guard(self, route: Route, request: Request, plain: Any) -> None:
         if route.guard == "refuse":

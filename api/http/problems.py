@@ -11,7 +11,17 @@ from typing import Any, Final, NamedTuple
 
 import hybridq as hq
 
-__all__ = ["OAUTH_ERRORS", "PROBLEMS", "Kind", "Problem", "Reason", "invalid", "oauth_body", "problem_of"]
+__all__ = [
+    "OAUTH_ERRORS",
+    "PROBLEMS",
+    "Kind",
+    "Problem",
+    "Reason",
+    "invalid",
+    "oauth_body",
+    "problem_of",
+    "unauthenticated",
+]
 
 RETRY_S: Final = 2
 """What Retry-After says when Redis is away: long enough to reconnect, short enough for a waiting agent."""
@@ -51,7 +61,8 @@ PROBLEMS: Final[dict[str, Kind]] = {
     "unsupported_grant_type": Kind(400, "Unsupported grant type", "Only token exchange is offered here."),
     # 401, 403: who
     "unauthenticated": Kind(401, "Unauthenticated", "Send a valid credential."),
-    "invalid_signature": Kind(401, "Invalid signature", "The request must be signed, in time and once."),
+    "signature_invalid": Kind(401, "Signature invalid", "The signature does not fit, is too old, or was used before."),
+    "signature_required": Kind(401, "Signature required", "Requests of this credential must be signed (RFC 9421)."),
     "agent_not_allowed": Kind(403, "Agent not allowed", "This credential may not act under this agent's name."),
     "csrf": Kind(403, "Cross-site request", "Changes by cookie need X-CSRF-Token and an Origin of this site."),
     "missing_scope": Kind(403, "Missing scope", "The credential does not hold the scope of this call."),
@@ -68,8 +79,10 @@ PROBLEMS: Final[dict[str, Kind]] = {
     # 405 to 415: not so
     "method_not_allowed": Kind(405, "Method not allowed", "The header Allow names the methods of this path."),
     "request_timeout": Kind(408, "Request timeout", "The body took too long to arrive."),
+    "agent_terminated": Kind(409, "Agent terminated", "The agent's session was ended; register it again."),
     "already_terminal": Kind(409, "Already ended", "The job has ended; retry gives it a new life."),
     "cancelled": Kind(409, "Cancelled", "The job was cancelled: do not run it, or stop running it."),
+    "credential_conflict": Kind(409, "Id taken", "This id was given to something else; take another."),
     "idempotency_conflict": Kind(409, "Key used before", "The Idempotency-Key was used with other content."),
     "illegal_transition": Kind(409, "Illegal transition", "The call is not allowed from the present status."),
     "job_conflict": Kind(409, "Job exists", "A job of this id exists with other content; take another id."),
@@ -84,6 +97,7 @@ PROBLEMS: Final[dict[str, Kind]] = {
     # 422: well-formed, against state or policy
     "invalid_range": Kind(422, "Contradicting bounds", "The bounds contradict each other or what is stored."),
     "invalid_status": Kind(422, "Status not settable", "This status cannot be asked for."),
+    "limit_reached": Kind(422, "Limit reached", "There are as many as there may be; remove some."),
     "not_supported_yet": Kind(422, "Not supported yet", "This part of the contract is not in this version."),
     "secret_suspected": Kind(422, "Secret suspected", "This looks like a secret; send a reference or seal it."),
     # 429, 431
@@ -155,6 +169,12 @@ def invalid(pointer: str, reason: str, *, code: str = "invalid_argument") -> Pro
     return Problem(code, errors=[Reason(pointer, reason)])
 
 
+def unauthenticated(*, sent: bool) -> Problem:
+    """Return the 401 with its challenge (RFC 6750 §3); `sent`: there was a credential, and it is no good."""
+    challenge = 'Bearer realm="hybridq"' + (', error="invalid_token"' if sent else "")
+    return Problem("unauthenticated", headers={"WWW-Authenticate": challenge})
+
+
 def oauth_body(problem: Problem) -> dict[str, Any]:
     """Return the problem in the words of RFC 6749 §5.2, for the one route that speaks them."""
     if problem.code in OAUTH_ERRORS:
@@ -192,6 +212,14 @@ def _invalid_argument(error: Any) -> Problem:
     if error.name == "cursor":
         return Problem("invalid_cursor")
     return invalid(wire_name(error.name), f"must be {error.allowed}")
+
+
+def _batch(error: Any) -> Problem:
+    first = min(error.errors)
+    problem = problem_of(error.errors[first])
+    problem.errors = tuple(Reason(f"/jobs/{first}{pointer}", reason) for pointer, reason in problem.errors)
+    problem.members["index"] = first
+    return problem
 
 
 def _too_large(error: Any) -> Problem:
@@ -232,7 +260,10 @@ _OF_ERRORS: tuple[tuple[type[hq.HybridqError], Any], ...] = (
     (hq.InvalidArgument, _invalid_argument),
     (hq.PayloadTooLarge, _too_large),
     (hq.JobNotFound, _plain("job_not_found")),
+    (hq.AgentNotRegistered, _plain("agent_not_registered")),
+    (hq.PoolNotFound, _plain("pool_not_found")),
     (hq.NotFound, _plain("not_found")),
+    (hq.BatchRefused, _batch),
     (hq.JobConflict, _with_status("job_conflict")),
     (hq.UniqueTaken, _unique),
     (hq.StaleLease, _stale),
@@ -242,6 +273,10 @@ _OF_ERRORS: tuple[tuple[type[hq.HybridqError], Any], ...] = (
     (hq.NotTerminal, _with_status("not_terminal")),
     (hq.OutcomeConflict, lambda error: Problem("outcome_conflict", outcome=error.outcome)),
     (hq.JobCancelled, _plain("cancelled")),
+    (hq.AgentTerminated, _plain("agent_terminated")),
+    (hq.CredentialConflict, _plain("credential_conflict")),
+    (hq.AccessFull, lambda error: Problem("limit_reached", limit=error.limit)),
+    (hq.CredentialRefused, lambda error: unauthenticated(sent=True)),
     (hq.QueueFull, lambda error: Problem("queue_full", headers={"Retry-After": "5"}, limit=error.limit)),
     (hq.AgentDraining, _plain("agent_draining", drain=True)),
     (hq.SessionSuperseded, _plain("session_superseded")),

@@ -15,6 +15,8 @@ from .exchange import Exchange, Headers, headers_named
 from .problems import Problem, Reason, invalid
 
 if TYPE_CHECKING:
+    from hybridq import Credential
+
     from ..plane import Plane
     from ..settings import Settings
     from .route import Route
@@ -62,7 +64,7 @@ class Request:
         self.body: Any = None
         self.query: Any = None
         self.path: dict[str, str] = {}
-        self.caller: Any = None
+        self.caller: Credential | None = None
         self.plane: Plane = plane
         self.settings: Settings = settings
         self.raw_body = b""
@@ -70,7 +72,7 @@ class Request:
         self._idempotency_key: bytes | None = None
 
     @property
-    def credential(self) -> Any:
+    def credential(self) -> Credential:
         """The caller where the route asks for one."""
         assert self.caller is not None, f"{self.route!r} is public"
         return self.caller
@@ -120,7 +122,7 @@ class Request:
         if self._idempotency_key is None:
             return None
         digest = hashlib.sha256()
-        for part in (getattr(self.caller, "id", None) or "", self.route.template, self._idempotency_key, index):
+        for part in (self.caller.id if self.caller else "", self.route.template, self._idempotency_key, index):
             text = b"" if part is None else part if isinstance(part, bytes) else str(part).encode()
             digest.update(len(text).to_bytes(4) + text)
         made = digest.hexdigest()[:32]

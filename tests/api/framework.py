@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import hashlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,38 +12,10 @@ from typing import Any
 import httpx2
 import uvicorn
 
+from hybridq import Admission, Credential, RateState, tokens
 from tests.servers import wait_until
 
 ANSWERS_WITHIN_S = 10.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Credential:
-    """What the framework looks at in a credential."""
-
-    kind: str
-    id: str
-    scopes: frozenset[str] = frozenset()
-    csrf_hash: str | None = None
-    require_signature: bool = False
-
-    def may(self, scope: str) -> bool:
-        return "*" in self.scopes or scope in self.scopes
-
-
-@dataclasses.dataclass(frozen=True)
-class Rate:
-    limit: int
-    remaining: int
-    reset_s: float = 0.5
-    retry_after_s: float = 0.0
-    limited: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Admission:
-    credential: Credential | None
-    rate: Rate
 
 
 class Credentials:
@@ -55,23 +25,32 @@ class Credentials:
         self.limit = limit
         self.known: dict[str, Credential] = {}
         self.counted: dict[str, int] = {}
-        self.asked: list[tuple[str | None, str, str, bool]] = []
+        self.asked: list[tuple[str | None, str, str]] = []
 
-    def make(self, kind: str, *scopes: str, **more: Any) -> str:
+    def make(self, kind: Any, *scopes: str, **more: Any) -> str:
         token = f"{kind}-token-{len(self.known)}"
-        self.known[token] = Credential(kind, f"id-{len(self.known)}", frozenset(scopes), **more)
+        self.known[token] = Credential(
+            kind=kind, id=f"id-{len(self.known)}", namespace="default", scopes=frozenset(scopes), **more
+        )
         return token
 
     def session(self, *scopes: str, csrf: str) -> str:
-        return self.make("session", *scopes, csrf_hash=hashlib.sha256(csrf.encode()).hexdigest())
+        return self.make("session", *scopes, csrf_hash=tokens.hash_of(csrf))
 
-    async def __call__(self, token: str | None, /, *, peer: str, rate_class: str, bearer: bool) -> Admission:
-        self.asked.append((token, peer, rate_class, bearer))
+    async def __call__(self, token: str | None, /, *, peer: str, rate_class: str) -> Admission:
+        self.asked.append((token, peer, rate_class))
         credential = self.known.get(token) if token is not None else None
         who = credential.id if credential else peer
         count = self.counted[who] = self.counted.get(who, 0) + 1
         limited = count > self.limit
-        return Admission(credential, Rate(self.limit, self.limit - count, 0.5, 1.2 if limited else 0.0, limited))
+        rate = RateState(
+            limit=self.limit,
+            remaining=self.limit - count,
+            reset_s=0.5,
+            retry_after_s=1.2 if limited else 0.0,
+            limited=limited,
+        )
+        return Admission(credential=credential, reason=None if credential or token is None else "unknown", rate=rate)
 
 
 class Served:

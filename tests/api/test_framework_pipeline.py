@@ -19,7 +19,7 @@ from api.http.answer import Answer, etag_of
 from api.http.app import build
 from api.http.cursors import Cursors
 from api.http.names import Name, split_full_id
-from api.http.problems import OAUTH_ERRORS, PROBLEMS, Problem, Reason, problem_of
+from api.http.problems import _OF_ERRORS, OAUTH_ERRORS, PROBLEMS, Problem, Reason, problem_of
 from api.http.request import Request
 from api.http.route import Table
 from api.http.scopes import ANY_CREDENTIAL, PUBLIC
@@ -541,6 +541,15 @@ ERRORS: list[tuple[hq.HybridqError, int, str, dict[str, Any]]] = [
     (hq.SchemaMismatch("hunter2", "1", "2"), 503, "server_trouble", {}),
     (hq.ScriptFailed("claim", "lua/claim.lua:1", "hunter2"), 503, "server_trouble", {}),
     (hq.WrongLoop("hunter2"), 503, "internal_error", {}),
+    (hq.AgentNotRegistered("hunter2"), 404, "agent_not_registered", {}),
+    (hq.PoolNotFound("hunter2"), 404, "pool_not_found", {}),
+    (hq.AgentTerminated("hunter2"), 409, "agent_terminated", {}),
+    (hq.CredentialConflict("hunter2", "hunter2"), 409, "credential_conflict", {}),
+    (hq.AccessFull("hunter2", 10), 422, "limit_reached", {"limit": 10}),
+    (hq.RegistrationSpent("hunter2", "hunter2"), 401, "unauthenticated", {}),
+    (hq.RenewalReused("hunter2", "hunter2"), 401, "unauthenticated", {}),
+    (hq.BatchRefused({3: hq.QueueFull("hunter2", 1), 2: hq.JobConflict("hunter2", "QUEUED")}), 409, "job_conflict",
+     {"index": 2, "job_status": "QUEUED"}),
 ]  # fmt: skip
 
 
@@ -555,6 +564,26 @@ def test_every_error_of_the_library_is_a_problem(
     assert (found.status, found.code) == (status, code)
     assert members.items() <= body.items()
     assert "hunter2" not in repr(body)
+
+
+def test_no_error_of_the_library_is_forgotten() -> None:
+    """Whatever it can raise while serving has a code; the rest would be a bug of ours."""
+    ours = {"WrongLoop", "InvalidURL", "SlowFollower", "UsageError", "Conflict", "Refused", "HybridqError"}
+
+    def below(kind: type[hq.HybridqError]) -> set[type[hq.HybridqError]]:
+        return {kind}.union(*(below(inner) for inner in kind.__subclasses__()))
+
+    kinds = {kind for kind in below(hq.HybridqError) if kind.__module__ == "hybridq.errors"}
+    unmapped = {kind.__name__ for kind in kinds if not any(issubclass(kind, known) for known, _ in _OF_ERRORS)}
+    assert unmapped == ours
+
+
+def test_a_batch_points_at_its_entry() -> None:
+    """The pointer goes through the list."""
+    found = problem_of(hq.BatchRefused({4: hq.InvalidArgument("delay_s", 1, "from 0 to 9 seconds")}))
+
+    assert found.errors == (Reason("/jobs/4/delay_seconds", "must be from 0 to 9 seconds"),)
+    assert found.body("r")["index"] == 4
 
 
 def test_an_argument_is_pointed_at_as_the_wire_calls_it() -> None:
