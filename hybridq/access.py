@@ -20,12 +20,12 @@ from .connect import Connects
 from .credential import (
     Admission,
     AgentTokens,
-    AuditEntry,
     AuditPage,
+    Credential,
     IssuedToken,
     KeyPage,
-    LoginLink,
     LoginState,
+    LoginToken,
     NewKey,
     OpenedSession,
     Spent,
@@ -138,9 +138,9 @@ class AsyncAccess(_AccessBase):
 
     async def create_registration_key(
         self,
-        *,
-        pool: str,
         namespace: str,
+        pool: str,
+        *,
         labels: Mapping[str, str] | None = None,
         uses: int = 1,
         name: str | None = None,
@@ -156,8 +156,8 @@ class AsyncAccess(_AccessBase):
         return await self._run(
             ops.create_registration_key(
                 self._root,
-                pool=pool,
-                namespace=namespace,
+                namespace,
+                pool,
                 labels=labels,
                 uses=uses,
                 name=name,
@@ -171,27 +171,27 @@ class AsyncAccess(_AccessBase):
 
     async def keys(
         self,
-        *,
         namespace: str,
+        *,
         kind: Literal["key", "registration"] = "key",
         limit: int = 50,
         cursor: str | None = None,
     ) -> KeyPage:
         """Return one page of a namespace's keys, the newest first, at most 100."""
         return await self._run(
-            ops.keys(self._root, namespace=namespace, kind=kind, limit=limit, cursor=cursor, now_ms=self._now_ms)
+            ops.keys(self._root, namespace, kind=kind, limit=limit, cursor=cursor, now_ms=self._now_ms)
         )
 
-    async def revoke_key(self, key_id: str, *, namespace: str, kind: Literal["key", "registration"] = "key") -> bool:
+    async def revoke_key(self, namespace: str, key_id: str, *, kind: Literal["key", "registration"] = "key") -> bool:
         """Revoke a key: it is refused from the next call on. Returns whether it was there; the same for a day after."""
-        return await self._run(ops.revoke_key(self._root, key_id, namespace=namespace, kind=kind, now_ms=self._now_ms))
+        return await self._run(ops.revoke_key(self._root, namespace, key_id, kind=kind, now_ms=self._now_ms))
 
-    async def spend_registration(self, text: str, *, use: str) -> Spent:
-        """Spend one use of a registration key on what `use` names, an agent and boot; the same use again costs nothing.
+    async def spend_registration(self, credential: Credential, use: str) -> Spent:
+        """Spend one use of an admitted registration key on an agent and boot (`use`); the same again costs nothing.
 
         Raises `RegistrationSpent`, `CredentialRefused`.
         """
-        return await self._run(ops.spend_registration(self._root, text, use=use, now_ms=self._now_ms))
+        return await self._run(ops.spend_registration(self._root, credential, use, now_ms=self._now_ms))
 
     async def enrol(
         self,
@@ -235,7 +235,7 @@ class AsyncAccess(_AccessBase):
 
     async def rotate_renewal(
         self,
-        text: str,
+        credential: Credential,
         *,
         agent_id: str,
         boot_id: str,
@@ -244,7 +244,7 @@ class AsyncAccess(_AccessBase):
         token_s: float = ops.TOKEN_S,
         renewal_s: float = ops.RENEWAL_S,
     ) -> AgentTokens:
-        """Take a renewal token of this agent and boot, and give the next one with an agent token.
+        """Use an admitted renewal token of this agent and boot, and give the next one with an agent token.
 
         The current one is accepted, and after that once more, in case the reply was lost. Used up and presented again
         it ends its family for whoever holds a token of it: `RenewalReused`. Raises `CredentialRefused`.
@@ -252,7 +252,7 @@ class AsyncAccess(_AccessBase):
         return await self._run(
             ops.rotate_renewal(
                 self._root,
-                text,
+                credential,
                 agent_id=agent_id,
                 boot_id=boot_id,
                 session_id=session_id,
@@ -289,18 +289,17 @@ class AsyncAccess(_AccessBase):
             ops.bind_exchange_token(self._root, token_id, agent_id=agent_id, boot_id=boot_id, now_ms=self._now_ms)
         )
 
-    async def revoke_agent(self, agent_id: str, *, namespace: str, reason: str = "revoked") -> bool:
+    async def revoke_agent(self, namespace: str, agent_id: str, *, reason: str = "revoked") -> bool:
         """End all tokens of an agent at once, renewal tokens included. Returns whether it had any."""
-        return await self._run(
-            ops.revoke_agent(self._root, agent_id, namespace=namespace, reason=reason, now_ms=self._now_ms)
-        )
+        return await self._run(ops.revoke_agent(self._root, namespace, agent_id, reason=reason, now_ms=self._now_ms))
 
     async def open_session(
         self,
         person: str,
         *,
-        scopes: Iterable[str],
         namespace: str,
+        role: str | None = None,
+        scopes: Iterable[str] | None = None,
         pools: Iterable[str] | None = None,
         services: Iterable[str] | None = None,
         life_s: float = ops.DAY_S,
@@ -309,14 +308,16 @@ class AsyncAccess(_AccessBase):
     ) -> OpenedSession:
         """Open a session of a person, of at most 50; it ends after `life_s`, or `idle_s` after its last call.
 
-        `replaces` is the id of the session the browser had before the login; it ends in the same step.
+        What they may do is a `role` (viewer, operator, admin), or `scopes`. `replaces` is the id of the session the
+        browser had before the login; it ends in the same step.
         """
         return await self._run(
             ops.open_session(
                 self._root,
                 person,
-                scopes=scopes,
                 namespace=namespace,
+                role=role,
+                scopes=scopes,
                 pools=pools,
                 services=services,
                 life_s=life_s,
@@ -351,23 +352,25 @@ class AsyncAccess(_AccessBase):
         """Take what a login left, once; None when it is not there (any more)."""
         return await self._run(ops.take_login(self._root, state, now_ms=self._now_ms))
 
-    async def make_login_link(
+    async def make_login_token(
         self,
         person: str,
         *,
-        scopes: Iterable[str],
         namespace: str,
+        role: str | None = None,
+        scopes: Iterable[str] | None = None,
         pools: Iterable[str] | None = None,
         services: Iterable[str] | None = None,
         ttl_s: float = ops.LOGIN_S,
     ) -> str:
         """Make a one-time login of development and return its text, the `login_token`."""
         return await self._run(
-            ops.make_login_link(
+            ops.make_login_token(
                 self._root,
                 person,
-                scopes=scopes,
                 namespace=namespace,
+                role=role,
+                scopes=scopes,
                 pools=pools,
                 services=services,
                 ttl_s=ttl_s,
@@ -375,42 +378,60 @@ class AsyncAccess(_AccessBase):
             )
         )
 
-    async def take_login_link(self, text: str) -> LoginLink | None:
+    async def take_login_token(self, text: str) -> LoginToken | None:
         """Take a one-time login, once; None when it is not there (any more). A wrong secret leaves it where it is."""
-        return await self._run(ops.take_login_link(self._root, text, now_ms=self._now_ms))
+        return await self._run(ops.take_login_token(self._root, text, now_ms=self._now_ms))
 
     async def put_trust_rule(self, rule: TrustRule) -> bool:
         """Set a trust rule. Returns True when it is new. Raises `AccessFull` at 200 a namespace."""
         return await self._run(ops.put_trust_rule(self._root, rule, now_ms=self._now_ms))
 
-    async def trust_rules(self, *, namespace: str) -> tuple[TrustRule, ...]:
+    async def trust_rules(self, namespace: str) -> tuple[TrustRule, ...]:
         """Return all trust rules of a namespace, by id."""
-        return await self._run(ops.trust_rules(self._root, namespace=namespace, now_ms=self._now_ms))
+        return await self._run(ops.trust_rules(self._root, namespace, now_ms=self._now_ms))
 
-    async def find_trust_rules(self, *, issuer: str, audience: str) -> tuple[TrustRule, ...]:
+    async def find_trust_rules(self, issuer: str, audience: str) -> tuple[TrustRule, ...]:
         """Return the rules of every namespace for proofs of this issuer and audience; check each with `matches`."""
-        return await self._run(ops.find_trust_rules(self._root, issuer=issuer, audience=audience, now_ms=self._now_ms))
+        return await self._run(ops.find_trust_rules(self._root, issuer, audience, now_ms=self._now_ms))
 
-    async def delete_trust_rule(self, rule_id: str, *, namespace: str) -> bool:
+    async def delete_trust_rule(self, namespace: str, rule_id: str) -> bool:
         """Delete a trust rule; tokens given by it are refused from now on. Returns whether it was there."""
-        return await self._run(ops.delete_trust_rule(self._root, rule_id, namespace=namespace, now_ms=self._now_ms))
+        return await self._run(ops.delete_trust_rule(self._root, namespace, rule_id, now_ms=self._now_ms))
 
-    async def remember_once(self, what: str, value: str, *, ttl_s: float) -> bool:
+    async def remember_once(self, what: str, value: str, ttl_s: float) -> bool:
         """Remember, as a hash, a value of a kind for `ttl_s` seconds. Returns True the first time, then False."""
-        return await self._run(ops.remember_once(self._root, what, value, ttl_s=ttl_s, now_ms=self._now_ms))
+        return await self._run(ops.remember_once(self._root, what, value, ttl_s, now_ms=self._now_ms))
 
-    async def audit(self, entry: AuditEntry, *, namespace: str) -> str:
+    async def audit(
+        self,
+        namespace: str,
+        *,
+        actor: str,
+        action: str,
+        object: str = "",
+        outcome: str = "",
+        request_id: str = "",
+    ) -> str:
         """Write one line into the audit and return its id. Control characters are written out, credentials cut down.
 
         A lost reply may leave it there twice, never not at all. About the last 100,000 lines are kept.
         """
-        return await self._run(ops.audit(self._root, entry, namespace=namespace, now_ms=self._now_ms))
-
-    async def audit_page(self, *, namespace: str, limit: int = 50, cursor: str | None = None) -> AuditPage:
-        """Return one page of a namespace's audit, the newest first, at most 200."""
         return await self._run(
-            ops.audit_page(self._root, namespace=namespace, limit=limit, cursor=cursor, now_ms=self._now_ms)
+            ops.audit(
+                self._root,
+                namespace,
+                actor=actor,
+                action=action,
+                object=object,
+                outcome=outcome,
+                request_id=request_id,
+                now_ms=self._now_ms,
+            )
         )
+
+    async def audit_page(self, namespace: str, *, limit: int = 50, cursor: str | None = None) -> AuditPage:
+        """Return one page of a namespace's audit, the newest first, at most 200."""
+        return await self._run(ops.audit_page(self._root, namespace, limit=limit, cursor=cursor, now_ms=self._now_ms))
 
     async def signing_key(self) -> bytes:
         """Return 32 bytes made once for this server, the same for every process: what cursors are signed with."""
@@ -518,9 +539,9 @@ class Access(_AccessBase):
 
     def create_registration_key(
         self,
-        *,
-        pool: str,
         namespace: str,
+        pool: str,
+        *,
         labels: Mapping[str, str] | None = None,
         uses: int = 1,
         name: str | None = None,
@@ -536,8 +557,8 @@ class Access(_AccessBase):
         return self._run(
             ops.create_registration_key(
                 self._root,
-                pool=pool,
-                namespace=namespace,
+                namespace,
+                pool,
                 labels=labels,
                 uses=uses,
                 name=name,
@@ -551,27 +572,25 @@ class Access(_AccessBase):
 
     def keys(
         self,
-        *,
         namespace: str,
+        *,
         kind: Literal["key", "registration"] = "key",
         limit: int = 50,
         cursor: str | None = None,
     ) -> KeyPage:
         """Return one page of a namespace's keys, the newest first, at most 100."""
-        return self._run(
-            ops.keys(self._root, namespace=namespace, kind=kind, limit=limit, cursor=cursor, now_ms=self._now_ms)
-        )
+        return self._run(ops.keys(self._root, namespace, kind=kind, limit=limit, cursor=cursor, now_ms=self._now_ms))
 
-    def revoke_key(self, key_id: str, *, namespace: str, kind: Literal["key", "registration"] = "key") -> bool:
+    def revoke_key(self, namespace: str, key_id: str, *, kind: Literal["key", "registration"] = "key") -> bool:
         """Revoke a key: it is refused from the next call on. Returns whether it was there; the same for a day after."""
-        return self._run(ops.revoke_key(self._root, key_id, namespace=namespace, kind=kind, now_ms=self._now_ms))
+        return self._run(ops.revoke_key(self._root, namespace, key_id, kind=kind, now_ms=self._now_ms))
 
-    def spend_registration(self, text: str, *, use: str) -> Spent:
-        """Spend one use of a registration key on what `use` names, an agent and boot; the same use again costs nothing.
+    def spend_registration(self, credential: Credential, use: str) -> Spent:
+        """Spend one use of an admitted registration key on an agent and boot (`use`); the same again costs nothing.
 
         Raises `RegistrationSpent`, `CredentialRefused`.
         """
-        return self._run(ops.spend_registration(self._root, text, use=use, now_ms=self._now_ms))
+        return self._run(ops.spend_registration(self._root, credential, use, now_ms=self._now_ms))
 
     def enrol(
         self,
@@ -615,7 +634,7 @@ class Access(_AccessBase):
 
     def rotate_renewal(
         self,
-        text: str,
+        credential: Credential,
         *,
         agent_id: str,
         boot_id: str,
@@ -624,7 +643,7 @@ class Access(_AccessBase):
         token_s: float = ops.TOKEN_S,
         renewal_s: float = ops.RENEWAL_S,
     ) -> AgentTokens:
-        """Take a renewal token of this agent and boot, and give the next one with an agent token.
+        """Use an admitted renewal token of this agent and boot, and give the next one with an agent token.
 
         The current one is accepted, and after that once more, in case the reply was lost. Used up and presented again
         it ends its family for whoever holds a token of it: `RenewalReused`. Raises `CredentialRefused`.
@@ -632,7 +651,7 @@ class Access(_AccessBase):
         return self._run(
             ops.rotate_renewal(
                 self._root,
-                text,
+                credential,
                 agent_id=agent_id,
                 boot_id=boot_id,
                 session_id=session_id,
@@ -669,18 +688,17 @@ class Access(_AccessBase):
             ops.bind_exchange_token(self._root, token_id, agent_id=agent_id, boot_id=boot_id, now_ms=self._now_ms)
         )
 
-    def revoke_agent(self, agent_id: str, *, namespace: str, reason: str = "revoked") -> bool:
+    def revoke_agent(self, namespace: str, agent_id: str, *, reason: str = "revoked") -> bool:
         """End all tokens of an agent at once, renewal tokens included. Returns whether it had any."""
-        return self._run(
-            ops.revoke_agent(self._root, agent_id, namespace=namespace, reason=reason, now_ms=self._now_ms)
-        )
+        return self._run(ops.revoke_agent(self._root, namespace, agent_id, reason=reason, now_ms=self._now_ms))
 
     def open_session(
         self,
         person: str,
         *,
-        scopes: Iterable[str],
         namespace: str,
+        role: str | None = None,
+        scopes: Iterable[str] | None = None,
         pools: Iterable[str] | None = None,
         services: Iterable[str] | None = None,
         life_s: float = ops.DAY_S,
@@ -689,14 +707,16 @@ class Access(_AccessBase):
     ) -> OpenedSession:
         """Open a session of a person, of at most 50; it ends after `life_s`, or `idle_s` after its last call.
 
-        `replaces` is the id of the session the browser had before the login; it ends in the same step.
+        What they may do is a `role` (viewer, operator, admin), or `scopes`. `replaces` is the id of the session the
+        browser had before the login; it ends in the same step.
         """
         return self._run(
             ops.open_session(
                 self._root,
                 person,
-                scopes=scopes,
                 namespace=namespace,
+                role=role,
+                scopes=scopes,
                 pools=pools,
                 services=services,
                 life_s=life_s,
@@ -731,23 +751,25 @@ class Access(_AccessBase):
         """Take what a login left, once; None when it is not there (any more)."""
         return self._run(ops.take_login(self._root, state, now_ms=self._now_ms))
 
-    def make_login_link(
+    def make_login_token(
         self,
         person: str,
         *,
-        scopes: Iterable[str],
         namespace: str,
+        role: str | None = None,
+        scopes: Iterable[str] | None = None,
         pools: Iterable[str] | None = None,
         services: Iterable[str] | None = None,
         ttl_s: float = ops.LOGIN_S,
     ) -> str:
         """Make a one-time login of development and return its text, the `login_token`."""
         return self._run(
-            ops.make_login_link(
+            ops.make_login_token(
                 self._root,
                 person,
-                scopes=scopes,
                 namespace=namespace,
+                role=role,
+                scopes=scopes,
                 pools=pools,
                 services=services,
                 ttl_s=ttl_s,
@@ -755,42 +777,60 @@ class Access(_AccessBase):
             )
         )
 
-    def take_login_link(self, text: str) -> LoginLink | None:
+    def take_login_token(self, text: str) -> LoginToken | None:
         """Take a one-time login, once; None when it is not there (any more). A wrong secret leaves it where it is."""
-        return self._run(ops.take_login_link(self._root, text, now_ms=self._now_ms))
+        return self._run(ops.take_login_token(self._root, text, now_ms=self._now_ms))
 
     def put_trust_rule(self, rule: TrustRule) -> bool:
         """Set a trust rule. Returns True when it is new. Raises `AccessFull` at 200 a namespace."""
         return self._run(ops.put_trust_rule(self._root, rule, now_ms=self._now_ms))
 
-    def trust_rules(self, *, namespace: str) -> tuple[TrustRule, ...]:
+    def trust_rules(self, namespace: str) -> tuple[TrustRule, ...]:
         """Return all trust rules of a namespace, by id."""
-        return self._run(ops.trust_rules(self._root, namespace=namespace, now_ms=self._now_ms))
+        return self._run(ops.trust_rules(self._root, namespace, now_ms=self._now_ms))
 
-    def find_trust_rules(self, *, issuer: str, audience: str) -> tuple[TrustRule, ...]:
+    def find_trust_rules(self, issuer: str, audience: str) -> tuple[TrustRule, ...]:
         """Return the rules of every namespace for proofs of this issuer and audience; check each with `matches`."""
-        return self._run(ops.find_trust_rules(self._root, issuer=issuer, audience=audience, now_ms=self._now_ms))
+        return self._run(ops.find_trust_rules(self._root, issuer, audience, now_ms=self._now_ms))
 
-    def delete_trust_rule(self, rule_id: str, *, namespace: str) -> bool:
+    def delete_trust_rule(self, namespace: str, rule_id: str) -> bool:
         """Delete a trust rule; tokens given by it are refused from now on. Returns whether it was there."""
-        return self._run(ops.delete_trust_rule(self._root, rule_id, namespace=namespace, now_ms=self._now_ms))
+        return self._run(ops.delete_trust_rule(self._root, namespace, rule_id, now_ms=self._now_ms))
 
-    def remember_once(self, what: str, value: str, *, ttl_s: float) -> bool:
+    def remember_once(self, what: str, value: str, ttl_s: float) -> bool:
         """Remember, as a hash, a value of a kind for `ttl_s` seconds. Returns True the first time, then False."""
-        return self._run(ops.remember_once(self._root, what, value, ttl_s=ttl_s, now_ms=self._now_ms))
+        return self._run(ops.remember_once(self._root, what, value, ttl_s, now_ms=self._now_ms))
 
-    def audit(self, entry: AuditEntry, *, namespace: str) -> str:
+    def audit(
+        self,
+        namespace: str,
+        *,
+        actor: str,
+        action: str,
+        object: str = "",
+        outcome: str = "",
+        request_id: str = "",
+    ) -> str:
         """Write one line into the audit and return its id. Control characters are written out, credentials cut down.
 
         A lost reply may leave it there twice, never not at all. About the last 100,000 lines are kept.
         """
-        return self._run(ops.audit(self._root, entry, namespace=namespace, now_ms=self._now_ms))
-
-    def audit_page(self, *, namespace: str, limit: int = 50, cursor: str | None = None) -> AuditPage:
-        """Return one page of a namespace's audit, the newest first, at most 200."""
         return self._run(
-            ops.audit_page(self._root, namespace=namespace, limit=limit, cursor=cursor, now_ms=self._now_ms)
+            ops.audit(
+                self._root,
+                namespace,
+                actor=actor,
+                action=action,
+                object=object,
+                outcome=outcome,
+                request_id=request_id,
+                now_ms=self._now_ms,
+            )
         )
+
+    def audit_page(self, namespace: str, *, limit: int = 50, cursor: str | None = None) -> AuditPage:
+        """Return one page of a namespace's audit, the newest first, at most 200."""
+        return self._run(ops.audit_page(self._root, namespace, limit=limit, cursor=cursor, now_ms=self._now_ms))
 
     def signing_key(self) -> bytes:
         """Return 32 bytes made once for this server, the same for every process: what cursors are signed with."""

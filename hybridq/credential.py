@@ -7,7 +7,7 @@ when it is printed: what carries one is shown without it.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -23,8 +23,8 @@ __all__ = [
     "Credential",
     "IssuedToken",
     "KeyPage",
-    "LoginLink",
     "LoginState",
+    "LoginToken",
     "NewKey",
     "OpenedSession",
     "RateState",
@@ -32,7 +32,7 @@ __all__ = [
     "TrustRule",
 ]
 
-HIDDEN = frozenset({"text", "renewal_text", "csrf_token", "csrf_hash", "verifier", "nonce"})
+HIDDEN = frozenset({"text", "renewal_text", "csrf_token", "csrf_hash", "presented_hash", "verifier", "nonce"})
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,7 +78,11 @@ class Credential(_Struct, frozen=True, kw_only=True):
     """Of an exchanged token: the trust rule it stands on."""
     uses: int | None = None
     uses_spent: int | None = None
+    role: str | None = None
+    """Of a session: the role its scopes come from."""
     csrf_hash: str | None = None
+    presented_hash: str | None = None
+    """SHA-256 of the text it was presented by: what is done with a registration or renewal key goes by it."""
 
     def may(self, scope: str) -> bool:
         """Tell whether this credential holds a scope."""
@@ -133,6 +137,10 @@ class NewKey(_Struct, frozen=True, kw_only=True):
     credential: Credential
     text: str | None
 
+    def __iter__(self) -> Iterator[Any]:
+        """Unpack: `credential, text = …`."""
+        return iter((self.credential, self.text))
+
 
 class KeyPage(_Struct, frozen=True, kw_only=True):
     """One page of keys, the newest first."""
@@ -184,7 +192,7 @@ class LoginState(_Struct, frozen=True, kw_only=True):
     redirect: str
 
 
-class LoginLink(_Struct, frozen=True, kw_only=True):
+class LoginToken(_Struct, frozen=True, kw_only=True):
     """Whom a one-time login link lets in."""
 
     person: str
@@ -192,6 +200,7 @@ class LoginLink(_Struct, frozen=True, kw_only=True):
     scopes: frozenset[str]
     pools: tuple[str, ...] | None
     services: tuple[str, ...] | None
+    role: str | None = None
 
 
 class TrustRule(_Struct, frozen=True, kw_only=True):

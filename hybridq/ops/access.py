@@ -28,8 +28,8 @@ from ..credential import (
     Credential,
     IssuedToken,
     KeyPage,
-    LoginLink,
     LoginState,
+    LoginToken,
     NewKey,
     OpenedSession,
     RateState,
@@ -45,7 +45,7 @@ from ..errors import (
     RenewalReused,
 )
 from ..keys import ACCESS_ROOT, validate_name
-from ..scopes import validate_scopes
+from ..scopes import ROLES, validate_scopes
 from ..scripts import load
 from . import _args
 
@@ -61,13 +61,14 @@ __all__ = [
     "create_registration_key",
     "delete_trust_rule",
     "enrol",
+    "enrolled_by",
     "establish",
     "find_trust_rules",
     "found",
     "issue_agent_token",
     "issue_exchange_token",
     "keys",
-    "make_login_link",
+    "make_login_token",
     "open_session",
     "put_trust_rule",
     "remember_once",
@@ -76,7 +77,7 @@ __all__ = [
     "rotate_renewal",
     "spend_registration",
     "take_login",
-    "take_login_link",
+    "take_login_token",
     "trust_rules",
 ]
 
@@ -109,6 +110,7 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     pools: tuple[str, ...] | None = None
     services: tuple[str, ...] | None = None
     labels: Mapping[str, str] | None = None
+    role: str | None = None
 
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -185,9 +187,8 @@ def admit(
         # Also for an id that is not there, and for each hash of a family: the time tells nothing.
         right = sum([tokens.same(one, said) for one in known])
         if verdict == "VALID" and right and presented is not None:
-            return Admission(
-                credential=_credential(presented.kind, presented.id, record, family), reason=None, rate=rate
-            )
+            credential = _credential(presented.kind, presented.id, record, family, said)
+            return Admission(credential=credential, reason=None, rate=rate)
         reason: Literal["unknown", "expired", "revoked"] = "unknown"
         if verdict == "EXPIRED":
             reason = "expired"
@@ -256,9 +257,9 @@ def create_key(
 
 def create_registration_key(
     root: str,
-    *,
-    pool: str,
     namespace: str,
+    pool: str,
+    *,
     labels: Mapping[str, str] | None = None,
     uses: int = 1,
     name: str | None = None,
@@ -295,8 +296,8 @@ def create_registration_key(
 
 def keys(
     root: str,
-    *,
     namespace: str,
+    *,
     kind: Literal["key", "registration"] = "key",
     limit: int = 50,
     cursor: str | None = None,
@@ -320,7 +321,7 @@ def keys(
 
 
 def revoke_key(
-    root: str, key_id: str, *, namespace: str, kind: Literal["key", "registration"] = "key", now_ms: int = 0
+    root: str, namespace: str, key_id: str, *, kind: Literal["key", "registration"] = "key", now_ms: int = 0
 ) -> Call[bool]:
     """Revoke a key. Value: whether there is one of this id in the namespace, revoked now or within the last day."""
     if kind not in ("key", "registration"):
@@ -329,10 +330,10 @@ def revoke_key(
     return _said("auth/revoke_key", root, now_ms, entry, b"REVOKED")
 
 
-def spend_registration(root: str, text: str, *, use: str, now_ms: int = 0) -> Call[Spent]:
+def spend_registration(root: str, credential: Credential, use: str, *, now_ms: int = 0) -> Call[Spent]:
     """Spend one use of a registration key on what `use` names. Raises `RegistrationSpent`, `CredentialRefused`."""
-    token = _token(text, "registration")
-    entry = (token.id, token.hash, hashlib.sha256(use.encode()).hexdigest()[:40])
+    token = _admitted(credential, "registration")
+    entry = (token.id, token.presented_hash or NOTHING, hashlib.sha256(use.encode()).hexdigest()[:40])
     script = load("auth/spend")
 
     def decode(replies: Sequence[Reply]) -> Spent:
@@ -394,9 +395,24 @@ def enrol(
     return _args.simple("auth/enrol", root, now_ms, [entry], decode)
 
 
+def enrolled_by(root: str, agent_id: str, *, namespace: str, now_ms: int = 0) -> Call[str | None]:
+    """Read for whom an agent's present tokens were given; None when it has none."""
+    entry = (validate_name("namespace", namespace), validate_name("agent_id", agent_id))
+    script = load("auth/enrolled")
+
+    def decode(replies: Sequence[Reply]) -> str | None:
+        reply = replies[0]
+        if reply[0] == b"NOT_FOUND":
+            return None
+        _args.tag_of(script, reply, "")
+        return bytes(reply[1]).decode()
+
+    return _args.simple("auth/enrolled", root, now_ms, [entry], decode)
+
+
 def rotate_renewal(
     root: str,
-    text: str,
+    credential: Credential,
     *,
     agent_id: str,
     boot_id: str,
@@ -407,11 +423,11 @@ def rotate_renewal(
     now_ms: int = 0,
 ) -> Call[AgentTokens]:
     """Take a renewal token, give the next. Raises `RenewalReused` (the family is revoked), `CredentialRefused`."""
-    presented = _token(text, "renewal")
+    presented = _admitted(credential, "renewal")
     renewal, token = tokens.make("renewal", presented.id), tokens.make("agent")
     entry = (
         presented.id,
-        presented.hash,
+        presented.presented_hash or NOTHING,
         tokens.hash_of(renewal),
         _id(token),
         tokens.hash_of(token),
@@ -486,7 +502,7 @@ def bind_exchange_token(root: str, token_id: str, *, agent_id: str, boot_id: str
     return _args.simple("auth/bind", root, now_ms, [entry], decode)
 
 
-def revoke_agent(root: str, agent_id: str, *, namespace: str, reason: str = "revoked", now_ms: int = 0) -> Call[bool]:
+def revoke_agent(root: str, namespace: str, agent_id: str, *, reason: str = "revoked", now_ms: int = 0) -> Call[bool]:
     """End an agent's tokens, all of them, at once. Value: whether it had any."""
     entry = (validate_name("namespace", namespace), validate_name("agent_id", agent_id), clean(reason, 64) or "revoked")
     return _said("auth/end_agent", root, now_ms, entry, b"ENDED")
@@ -499,8 +515,9 @@ def open_session(
     root: str,
     person: str,
     *,
-    scopes: Iterable[str],
     namespace: str,
+    role: str | None = None,
+    scopes: Iterable[str] | None = None,
     pools: Iterable[str] | None = None,
     services: Iterable[str] | None = None,
     life_s: float = DAY_S,
@@ -518,7 +535,7 @@ def open_session(
         validate_name("namespace", namespace),
         _person(person),
         person_key(person),
-        _encode_grant(scopes, pools=pools, services=services),
+        _encode_grant(_scopes_of(role, scopes), pools=pools, services=services, role=role),
         to_ms("life_s", life_s, 1, LIFE_S_MAX),
         to_ms("idle_s", idle_s, 1, LIFE_S_MAX),
         NONE_ID if replaces is None else validate_name("replaces", replaces),
@@ -581,12 +598,13 @@ def take_login(root: str, state: str, *, now_ms: int = 0) -> Call[LoginState | N
     return _args.simple("auth/take_login", root, now_ms, [(tokens.hash_of(state),)], decode, repeatable=False)
 
 
-def make_login_link(
+def make_login_token(
     root: str,
     person: str,
     *,
-    scopes: Iterable[str],
     namespace: str,
+    role: str | None = None,
+    scopes: Iterable[str] | None = None,
     pools: Iterable[str] | None = None,
     services: Iterable[str] | None = None,
     ttl_s: float = LOGIN_S,
@@ -599,7 +617,7 @@ def make_login_link(
         tokens.hash_of(text),
         validate_name("namespace", namespace),
         _person(person),
-        _encode_grant(scopes, pools=pools, services=services),
+        _encode_grant(_scopes_of(role, scopes), pools=pools, services=services, role=role),
         to_ms("ttl_s", ttl_s, 1, 3600),
     )
     script = load("auth/make_link")
@@ -611,14 +629,14 @@ def make_login_link(
     return _args.simple("auth/make_link", root, now_ms, [entry], decode)
 
 
-def take_login_link(root: str, text: str, *, now_ms: int = 0) -> Call[LoginLink | None]:
+def take_login_token(root: str, text: str, *, now_ms: int = 0) -> Call[LoginToken | None]:
     """Take a one-time login, once. Value: None when it is not there (any more)."""
     token = tokens.parse(text)
     usable = token is not None and token.kind == "login"
     entry = (token.id, token.hash) if token is not None and usable else (NONE_ID, NOTHING)
     script = load("auth/take_link")
 
-    def decode(replies: Sequence[Reply]) -> LoginLink | None:
+    def decode(replies: Sequence[Reply]) -> LoginToken | None:
         if replies[0][0] == b"NOT_FOUND":
             return None
         _args.tag_of(script, replies[0], "")
@@ -626,12 +644,13 @@ def take_login_link(root: str, text: str, *, now_ms: int = 0) -> Call[LoginLink 
         if not tokens.same(record["hash"], entry[1]):
             return None
         grant = _grant.decode(record["grant"])
-        return LoginLink(
+        return LoginToken(
             person=record["name"],
             namespace=record["namespace"],
             scopes=frozenset(grant.scopes),
             pools=grant.pools,
             services=grant.services,
+            role=grant.role,
         )
 
     return _args.simple("auth/take_link", root, now_ms, [entry], decode, repeatable=False)
@@ -658,23 +677,23 @@ def put_trust_rule(root: str, rule: TrustRule, *, now_ms: int = 0) -> Call[bool]
     return _args.simple("auth/put_rule", root, now_ms, [entry], decode)
 
 
-def trust_rules(root: str, *, namespace: str, now_ms: int = 0) -> Call[tuple[TrustRule, ...]]:
+def trust_rules(root: str, namespace: str, *, now_ms: int = 0) -> Call[tuple[TrustRule, ...]]:
     """All trust rules of a namespace, by id; at most 200."""
     return _rules("auth/list_rules", root, now_ms, validate_name("namespace", namespace))
 
 
-def find_trust_rules(root: str, *, issuer: str, audience: str, now_ms: int = 0) -> Call[tuple[TrustRule, ...]]:
+def find_trust_rules(root: str, issuer: str, audience: str, *, now_ms: int = 0) -> Call[tuple[TrustRule, ...]]:
     """Trust rules of whatever namespace for proofs of this issuer and audience; check each with `matches`."""
     return _rules("auth/find_rules", root, now_ms, _proof(issuer, audience))
 
 
-def delete_trust_rule(root: str, rule_id: str, *, namespace: str, now_ms: int = 0) -> Call[bool]:
+def delete_trust_rule(root: str, namespace: str, rule_id: str, *, now_ms: int = 0) -> Call[bool]:
     """Delete a trust rule; tokens given by it are refused from now on. Value: whether it was there."""
     entry = (validate_name("namespace", namespace), validate_name("rule_id", rule_id))
     return _said("auth/delete_rule", root, now_ms, entry, b"DELETED")
 
 
-def remember_once(root: str, what: str, value: str, *, ttl_s: float, now_ms: int = 0) -> Call[bool]:
+def remember_once(root: str, what: str, value: str, ttl_s: float, *, now_ms: int = 0) -> Call[bool]:
     """Remember a value of a kind for `ttl_s` seconds. Value: True the first time, False when it was there."""
     entry = (
         validate_name("what", what),
@@ -688,15 +707,25 @@ def remember_once(root: str, what: str, value: str, *, ttl_s: float, now_ms: int
 # -- the audit -------------------------------------------------------------------------------------------
 
 
-def audit(root: str, entry: AuditEntry, *, namespace: str, now_ms: int = 0) -> Call[str]:
+def audit(
+    root: str,
+    namespace: str,
+    *,
+    actor: str,
+    action: str,
+    object: str = "",
+    outcome: str = "",
+    request_id: str = "",
+    now_ms: int = 0,
+) -> Call[str]:
     """Write one line of the audit. Value: its id. When a reply is lost it may stand there twice, never not at all."""
     line = (
         validate_name("namespace", namespace),
-        clean(entry.actor, 128),
-        clean(entry.action, 64) or "-",
-        clean(entry.object, 256),
-        clean(entry.outcome, 64),
-        clean(entry.request_id, 128),
+        clean(actor, 128),
+        clean(action, 64) or "-",
+        clean(object, 256),
+        clean(outcome, 64),
+        clean(request_id, 128),
     )
     script = load("auth/note_audit")
 
@@ -708,7 +737,7 @@ def audit(root: str, entry: AuditEntry, *, namespace: str, now_ms: int = 0) -> C
 
 
 def audit_page(
-    root: str, *, namespace: str, limit: int = 50, cursor: str | None = None, now_ms: int = 0
+    root: str, namespace: str, *, limit: int = 50, cursor: str | None = None, now_ms: int = 0
 ) -> Call[AuditPage]:
     """One page of a namespace's audit, the newest first."""
     if cursor is not None and not _AUDIT_ID.fullmatch(cursor):
@@ -735,7 +764,9 @@ def clean(text: str, bytes_max: int) -> str:
 # -- how records travel ----------------------------------------------------------------------------------
 
 
-def _credential(kind: Any, id: str, record: Mapping[str, str], family: Mapping[str, str]) -> Credential:
+def _credential(
+    kind: Any, id: str, record: Mapping[str, str], family: Mapping[str, str], presented: str | None = None
+) -> Credential:
     """Return the Credential of a record; what an agent token does not say itself, its family says."""
     fields = {**family, **record} if kind == "agent" else record
     grant = _grant.decode(fields["grant"])
@@ -767,11 +798,13 @@ def _credential(kind: Any, id: str, record: Mapping[str, str], family: Mapping[s
         boot_id=fields.get("boot_id"),
         pool=fields.get("pool"),
         labels=grant.labels,
+        role=grant.role,
         family_id=id if kind == "renewal" else fields.get("family"),
         rule_id=fields.get("rule"),
         uses=number("uses"),
         uses_spent=number("spent") if kind == "registration" else None,
         csrf_hash=fields.get("csrf_hash"),
+        presented_hash=presented,
     )
 
 
@@ -886,12 +919,10 @@ def _id(text: str) -> str:
     return text[4 : 4 + tokens.ID_LENGTH]
 
 
-def _token(text: str, kind: tokens.Kind) -> tokens.Token:
-    token = tokens.parse(text)
-    if token is None or token.kind != kind:
-        # The value is left out: it may be a secret, only of another kind.
-        raise InvalidArgument("text", "what was given", f"the text of a {kind} credential")
-    return token
+def _admitted(credential: Credential, kind: tokens.Kind) -> Credential:
+    if not isinstance(credential, Credential) or credential.kind != kind:
+        raise InvalidArgument("credential", credential, f"a {kind} credential, as admit returned it")
+    return credential
 
 
 def _encode_grant(
@@ -900,17 +931,28 @@ def _encode_grant(
     pools: Iterable[str] | None = None,
     services: Iterable[str] | None = None,
     labels: Mapping[str, str] | None = None,
+    role: str | None = None,
 ) -> bytes:
     grant = Grant(
         scopes=tuple(sorted(validate_scopes(scopes))),
         pools=_names("pools", pools),
         services=_names("services", services),
         labels=None if labels is None else _args.tags(labels),
+        role=role,
     )
     raw = _encode(grant)
     if len(raw) > GRANT_BYTES_MAX:
         raise InvalidArgument("labels", len(raw), f"so that all grants are at most {GRANT_BYTES_MAX} bytes of JSON")
     return raw
+
+
+def _scopes_of(role: str | None, scopes: Iterable[str] | None) -> Iterable[str]:
+    """Return the scopes of a person: those of a role, or those given."""
+    if (role is None) == (scopes is None):
+        raise InvalidArgument("role", role, "given when scopes are not: one of the two")
+    if role is not None and role not in ROLES:
+        raise InvalidArgument("role", role, f"one of {', '.join(ROLES)}")
+    return ROLES[role] if role is not None else scopes or ()
 
 
 def _names(what: str, names: Iterable[str] | None) -> tuple[str, ...] | None:
