@@ -102,6 +102,7 @@ def list_jobs(
     type: str | None,
     tags: Mapping[str, str] | None,
     reason: str | None = None,
+    agent: str | None = None,
     limit: int,
     cursor: str | None,
     now_ms: int,
@@ -114,16 +115,17 @@ def list_jobs(
         ids = yield inspect.page(root, status=status, priority=priority, limit=left, cursor=cursor, now_ms=now_ms)
         cursor = ids.next_cursor
         described = (yield inspect.describe(root, ids.job_ids, queue=queue, now_ms=now_ms)) if ids.job_ids else []
-        found += [job for job in described if job is not None and _fits(job, type, tags, reason)]
+        found += [job for job in described if job is not None and _fits(job, type, tags, reason, agent)]
         if cursor is None or len(found) >= limit:
             break
     return JobPage(items=tuple(found), next_cursor=cursor)
 
 
-def _fits(job: Job, type: str | None, tags: Mapping[str, str] | None, reason: str | None) -> bool:
+def _fits(job: Job, type: str | None, tags: Mapping[str, str] | None, reason: str | None, agent: str | None) -> bool:
     return (
         (type is None or job.type == type)
         and (reason is None or job.dead_reason == reason)
+        and (agent is None or (job.agent or "").partition("@")[0] == agent)
         and all(job.tags.get(key) == value for key, value in (tags or {}).items())
     )
 

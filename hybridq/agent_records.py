@@ -1,4 +1,4 @@
-"""What the fleet tells of agents and pools. Durations end in `_s` (seconds), instants in `_at` (aware UTC datetimes)."""
+"""What the fleet tells of agents and pools. Durations end in `_s` (seconds), instants in `_at` (aware UTC)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class AgentPage(_Struct, frozen=True, kw_only=True):
 
 
 class Registration(_Struct, frozen=True, kw_only=True):
-    """Answer of register. `created` is False when the same boot asked again; `freed`: leases taken from older sessions."""
+    """Answer of register. `created` is False when the same boot asked again; `freed`: leases of older sessions."""
 
     agent_id: str
     session_id: str

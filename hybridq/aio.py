@@ -28,6 +28,7 @@ from .job import (
     JobSpec,
     Lease,
     LeaseProof,
+    Limits,
     Pause,
     Purged,
     QueueStats,
@@ -233,17 +234,19 @@ class AsyncQueue(_base.QueueBase):
         outcome: Outcome | str = Outcome.FAILED,
         delay_s: float | None = None,
         exit_code: int | None = None,
+        result: Any = None,
         claim_next: int = 0,
     ) -> Finished:
         """End a run that did not go well: the job waits for its next attempt, or is given up.
 
-        `error` is anything JSON can hold, at most 8,192 bytes. `delay_s` replaces the job's own backoff. Raises as
-        `complete` does.
+        `error` is anything JSON can hold, at most 8,192 bytes; `result`, what was reached nevertheless, at most 262,144.
+        `delay_s` replaces the job's own backoff. Raises as `complete` does.
         """
         call = leases.complete(
             self.root,
             lease,
             outcome,
+            result=result,
             error=error,
             exit_code=exit_code,
             retryable=retryable,
@@ -288,10 +291,14 @@ class AsyncQueue(_base.QueueBase):
         priority: Priority | str | None = None,
         type: str | None = None,
         tags: Mapping[str, str] | None = None,
+        agent: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> JobPage:
-        """Return one page of jobs, newest first, at most 200. A filtered page may be short: go on by `next_cursor`."""
+        """Return one page of jobs, newest first, at most 200. A filtered page may be short: go on by `next_cursor`.
+
+        `agent` is who holds the job, or held it last; the credential behind an `@` does not count.
+        """
         return await self._follow(
             _base.list_jobs(
                 self.root,
@@ -300,6 +307,7 @@ class AsyncQueue(_base.QueueBase):
                 priority=priority,
                 type=type,
                 tags=tags,
+                agent=agent,
                 limit=limit,
                 cursor=cursor,
                 now_ms=self._now_ms,
@@ -328,6 +336,10 @@ class AsyncQueue(_base.QueueBase):
         `max_queued` = 0 means no limit. Returns those given, as they are now.
         """
         return await self._run(queues.configure(self.root, limits, now_ms=self._now_ms))
+
+    async def limits(self) -> Limits:
+        """Return how the queue is configured, and whether it hands out jobs."""
+        return await self._run(queues.limits(self.root, now_ms=self._now_ms))
 
     def hold(self, *, wait_s: float = 0.0, lease_s: float | None = None) -> AsyncHold:
         """Return a context manager that claims one job, keeps its lease alive, and reports how the block ended."""

@@ -90,8 +90,8 @@ def split_spec(spec: bytes) -> tuple[SpecHeader, bytes]:
     return _header_decoder.decode(line), payload
 
 
-def read_lease(queue: str, fields: Sequence[Any]) -> Lease:
-    """Return the Lease in one job of a claim's reply."""
+def read_lease(queue: str, fields: Sequence[Any], *, session: int = 0) -> Lease:
+    """Return the Lease in one job of a claim's reply, which was made in `session`."""
     job_id, spec, fence, lease_id, agent, status, priority, attempt, most, deliveries, generation, lease_ms, since = (
         fields
     )
@@ -116,6 +116,7 @@ def read_lease(queue: str, fields: Sequence[Any]) -> Lease:
         tags=header.tags,
         enqueued_at=ms_to_instant(int(since)),
         started_by_claim=running,
+        session=session,
         request_id=header.request_id,
         trace_id=header.trace_id,
     )

@@ -1,4 +1,4 @@
-"""`Fleet` and `AsyncFleet`: the agents and pools of a namespace. Both run the same flows, and hold no rule of their own."""
+"""`Fleet` and `AsyncFleet`: the agents and pools of a namespace. Both run the same flows and hold no rule."""
 
 from __future__ import annotations
 
@@ -102,9 +102,10 @@ class Fleet(FleetBase):
         return self._follow(self._steer(agent_id, draining=draining, reason=reason, by=by))
 
     def deregister(self, agent_id: str, *, session_id: str | None = None, reason: str | None = None) -> AgentRecord:
-        """End an agent's session: its leases are handed back, and whatever it still says is refused. Harmless to repeat.
+        """End an agent's session: its leases are handed back, and whatever it still says is refused.
 
-        With a `session_id` only that session is ended. Raises `AgentNotRegistered`, `SessionSuperseded`.
+        Harmless to repeat. With a `session_id` only that session is ended. Raises `AgentNotRegistered`,
+        `SessionSuperseded`.
         """
         return self._follow(self._deregister(agent_id, session_id=session_id, reason=reason))
 
@@ -122,7 +123,7 @@ class Fleet(FleetBase):
         limit: int = 50,
         cursor: str | None = None,
     ) -> AgentPage:
-        """Return one page of agents by name, at most 200, of which 300 are looked at: a filtered page may be short or empty.
+        """Return one page of agents by name, at most 200. A page looks at 300, so a filtered one may be short or empty.
 
         `pools` leaves out all others. `labels` are requirements, as a job's: `"os=linux"`, `"gpu"`, `"!spot"`.
         """
@@ -156,7 +157,7 @@ class Fleet(FleetBase):
         return self._follow(self._queues())
 
     def free_lost(self) -> int:
-        """Do one bounded step for agents that are OFFLINE: their leases go to others. Returns 0 when nothing was left to do.
+        """Do one bounded step for agents that are OFFLINE: their leases go to others. Returns 0 when nothing was left.
 
         Several processes may do it. Call it every 5 s or so: when nobody did for 15 s, and no agent beat, that counts
         as an outage, after which every agent has its full time to be heard.
@@ -294,9 +295,10 @@ class AsyncFleet(FleetBase):
     async def deregister(
         self, agent_id: str, *, session_id: str | None = None, reason: str | None = None
     ) -> AgentRecord:
-        """End an agent's session: its leases are handed back, and whatever it still says is refused. Harmless to repeat.
+        """End an agent's session: its leases are handed back, and whatever it still says is refused.
 
-        With a `session_id` only that session is ended. Raises `AgentNotRegistered`, `SessionSuperseded`.
+        Harmless to repeat. With a `session_id` only that session is ended. Raises `AgentNotRegistered`,
+        `SessionSuperseded`.
         """
         return await self._follow(self._deregister(agent_id, session_id=session_id, reason=reason))
 
@@ -314,7 +316,7 @@ class AsyncFleet(FleetBase):
         limit: int = 50,
         cursor: str | None = None,
     ) -> AgentPage:
-        """Return one page of agents by name, at most 200, of which 300 are looked at: a filtered page may be short or empty.
+        """Return one page of agents by name, at most 200. A page looks at 300, so a filtered one may be short or empty.
 
         `pools` leaves out all others. `labels` are requirements, as a job's: `"os=linux"`, `"gpu"`, `"!spot"`.
         """
@@ -348,7 +350,7 @@ class AsyncFleet(FleetBase):
         return await self._follow(self._queues())
 
     async def free_lost(self) -> int:
-        """Do one bounded step for agents that are OFFLINE: their leases go to others. Returns 0 when nothing was left to do.
+        """Do one bounded step for agents that are OFFLINE: their leases go to others. Returns 0 when nothing was left.
 
         Several processes may do it. Call it every 5 s or so: when nobody did for 15 s, and no agent beat, that counts
         as an outage, after which every agent has its full time to be heard.

@@ -27,6 +27,7 @@ __all__ = [
     "JobSpec",
     "Lease",
     "LeaseProof",
+    "Limits",
     "Pause",
     "Purged",
     "QueueStats",
@@ -183,6 +184,8 @@ class Lease(LeaseProof, frozen=True, kw_only=True):
     enqueued_at: dt.datetime
     started_by_claim: bool = False
     """Claimed straight into RUNNING; `claim_next` does the same."""
+    session: int = 0
+    """Generation of the registered agent's session it was claimed in; 0 for an agent that is not registered."""
     request_id: str | None = None
     trace_id: str | None = None
 
@@ -283,6 +286,25 @@ class JobPage(_Struct, frozen=True, kw_only=True):
 
     items: tuple[Job, ...]
     next_cursor: str | None
+
+
+class Limits(_Struct, frozen=True, kw_only=True):
+    """How a queue is configured, by the names that `configure` takes, and whether it hands out jobs."""
+
+    policy: str
+    """Who comes first: "fifo"."""
+    lease_s: float
+    max_queued: int
+    """0: no limit."""
+    max_dead: int
+    retention_s: float
+    retention_count: int
+    tombstone_s: float
+    events_max: int
+    paused: bool
+    paused_reason: str | None
+    paused_by: str | None
+    paused_at: dt.datetime | None
 
 
 class WindowStats(_Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ SCHEMA: Final = "1"
 SLACK: Final = 200
 """Upkeep trims in steps, and calls in the same instant may add to what it left."""
 AGENTS_MAX: Final = 1000
+GONE_MAX: Final = 10_000
 EVENTS_DEFAULT: Final = 10_000
 EVENTS_SLACK: Final = 1_000
 """Redis trims a stream by whole nodes, and a lowered limit takes hold with the next event."""
@@ -39,6 +40,7 @@ def check_queue(reader: Reader, name: str, findings: Findings, *, attempts: int)
     check.running(attempts)
     check.bounds()
     check.tombs()
+    check.gone()
     return True
 
 
@@ -139,6 +141,23 @@ class _Check:
             older = self._reader.client.zcount(self._key(family), "-inf", f"({meta['upkeep_ms']}")
             if older > limit + SLACK:
                 self._note(0, f"{family} held {older} entries after upkeep; its bound is {limit}")
+
+    def gone(self) -> None:
+        """Agents that are gone are those that may hold nothing more; what is kept of them is bounded."""
+        client, gone = self._reader.client, self._key("gone")
+        if client.zcard(gone) > GONE_MAX + SLACK:
+            self._note(0, f"gone holds more than {GONE_MAX} agents")
+        for page in batches(client.zscan_iter(gone, count=BATCH)):
+            names = [name for name, _ in page]
+            pipe = self._reader.pipeline(atomic=True)
+            pipe.zmscore(gone, names)
+            for name in names:
+                pipe.hget(self._key("agent:").encode() + name, "capacity")
+            listed, *capacities = pipe.execute()
+            for name, since, capacity in zip(names, listed, capacities, strict=True):
+                if since is not None and capacity != b"0":
+                    shown = name.decode(errors="backslashreplace")
+                    self._note(2, f"agent {shown} is gone and its capacity is {capacity!r}")
 
     def tombs(self) -> None:
         """Tombstones are well formed, and each stands once in the list by age."""

@@ -47,6 +47,8 @@ class Seen:
     """index → score, for each index that has the job."""
     held: dict[str, float | None] = field(default_factory=dict)
     """agent → score in its held set, for each agent looked at."""
+    generations: dict[str, int | None] = field(default_factory=dict)
+    """agent → generation of its session as the queue knows it, for each agent looked at."""
     holders: dict[str, str | None] = field(default_factory=dict)
     """unique key → job that holds it, for each key looked at."""
     meta: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +77,11 @@ def pairs_of(reply: Any) -> dict[str, str]:
 def number_of(reply: Any) -> float | None:
     """Return a score, which comes as text inside a cluster's MULTI; None for no member."""
     return None if reply is None else float(reply)
+
+
+def _whole(reply: Any) -> int | None:
+    """Return a field as a whole number; None when it is none, or when its key is no hash, which the scan reports."""
+    return int(reply) if isinstance(reply, bytes) and reply.isdigit() else None
 
 
 def _text(value: bytes) -> str:
@@ -151,6 +158,7 @@ class Reader:
             pipe.hgetall(self.key(f"job:{job_id}"))
             for agent in look.agents:
                 pipe.zscore(self.key(f"held:{agent}"), job_id)
+                pipe.hget(self.key(f"agent:{agent}"), "generation")
             for unique in look.uniques:
                 pipe.hget(self.key("unique"), unique)
         replies = iter(pipe.execute(raise_on_error=False))
@@ -161,7 +169,11 @@ class Reader:
         for at, (job_id, look) in enumerate(looks.items()):
             record = next(replies)
             unreadable = isinstance(record, Exception)
-            held = {agent: number_of(next(replies)) for agent in look.agents}
+            held: dict[str, float | None] = {}
+            generations: dict[str, int | None] = {}
+            for agent in look.agents:
+                held[agent] = number_of(next(replies))
+                generations[agent] = _whole(next(replies))
             holders = {unique: next(replies) for unique in look.uniques}
             yield Seen(
                 job_id=job_id,
@@ -173,6 +185,7 @@ class Reader:
                 seq=number_of(seqs[at]),
                 scores={index: float(found[at]) for index, found in scores.items() if found[at] is not None},
                 held=held,
+                generations=generations,
                 holders={unique: _text(job) if job is not None else None for unique, job in holders.items()},
                 meta=meta,
             )

@@ -27,12 +27,12 @@ VALUE_BYTES_MAX: Final = 64
 _ALWAYS: Final = ("status", "priority", "lane", "digest", "enqueued_ms")
 _OF_LEASE: Final = ("agent", "lease_id", "lease_ms", "claimed_ms")
 _ONLY_LEASED: Final = (
-    *_OF_LEASE, "request", "started_ms", "confirmed", "cancel_ms", "cancel_mode", "cancel_grace_ms",
+    *_OF_LEASE, "request", "session", "started_ms", "confirmed", "cancel_ms", "cancel_mode", "cancel_grace_ms",
 )  # fmt: skip
 _NUMBERS: Final = frozenset({
     "order", "enqueued_ms", "due_ms", "ready_ms", "max_attempts", "retry_base_ms", "retry_max_ms", "attempt",
     "deliveries", "unstarted", "infra", "releases", "generation", "ended", "fence", "lease_ms", "claimed_ms",
-    "started_ms", "cancel_ms", "cancel_grace_ms", "avoid_until_ms",
+    "started_ms", "cancel_ms", "cancel_grace_ms", "avoid_until_ms", "session",
 })  # fmt: skip
 _WORDS: Final = frozenset({
     "status", "priority", "lane", "digest", "unique", "agent", "lease_id", "request", "confirmed", "cancel_mode",
@@ -203,6 +203,16 @@ def _held(seen: Seen, agent: str, held: dict[str, float]) -> Iterator[Fault]:
             yield 2, f"agent {agent} leases it and it is in held:{other}"
 
 
+def _session(seen: Seen, record: Record) -> Iterator[Fault]:
+    """A lease of a registered agent was claimed in a session that its queue had been told of."""
+    if not record.leased or "session" not in record.fields:
+        return
+    agent, session = record.fields.get("agent", ""), record.number("session")
+    if agent in seen.generations and session > (seen.generations[agent] or 0):
+        known = seen.generations[agent]
+        yield 2, f"it was claimed in session {session} of agent {agent}, of whom the queue knows {known or 'none'}"
+
+
 def _deadline(seen: Seen, record: Record, now_ms: int) -> Iterator[Fault]:
     lease_ms = record.number("lease_ms")
     if not 1000 <= lease_ms <= LEASE_MS_MAX:
@@ -261,6 +271,7 @@ _RULES: Final[tuple[Callable[[Seen, Record], Iterator[Fault]], ...]] = (
     _place,
     _order,
     _lease,
+    _session,
     _bounds,
     _content,
     _idempotence,

@@ -182,7 +182,7 @@ def register(
     rng: random.Random = _random,
     now_ms: int = 0,
 ) -> Call[Begun]:
-    """Begin a session, or find the one that this boot has already. Raises `QueueFull` when the fleet is at its limit."""
+    """Begin a session, or find the one that this boot has already. Raises `QueueFull` when the fleet is full."""
     if not _args.text("boot_id", boot_id, 128):
         raise InvalidArgument("boot_id", boot_id, "a text of 1 to 128 bytes, new with every start of the agent")
     entry = (
@@ -285,11 +285,11 @@ def steer(
 def deregister(
     namespace: str, agent_id: str, *, session_id: str | None = None, reason: str | None = None, now_ms: int = 0
 ) -> Call[Standing]:
-    """End an agent's session. Value: what its queues have to be told. Raises `AgentNotRegistered`, `SessionSuperseded`."""
-    if session_id is None:
-        named = (validate_name("agent_id", agent_id), "")
-    else:
-        named = _session(agent_id, session_id)
+    """End an agent's session. Value: what its queues have to be told.
+
+    Raises `AgentNotRegistered`, `SessionSuperseded`.
+    """
+    named = (validate_name("agent_id", agent_id), "") if session_id is None else _session(agent_id, session_id)
     entry = (*named, _args.text("reason", reason))
 
     def decode(replies: Sequence[Reply]) -> Standing:
@@ -300,7 +300,7 @@ def deregister(
 
 
 def lost(namespace: str, *, now_ms: int = 0) -> Call[tuple[tuple[Debt, ...], bool]]:
-    """Find agents that are OFFLINE, drop old records. Value: what queues have yet to be told, and whether there is more."""
+    """Find agents that are OFFLINE, drop old records. Value: what queues are owed, and whether there is more to do."""
 
     def decode(replies: Sequence[Reply]) -> tuple[tuple[Debt, ...], bool]:
         _, rows, more = replies[0]
@@ -421,7 +421,7 @@ def enlist(
     until_ms: int = 0,
     now_ms: int = 0,
 ) -> Call[tuple[int, bool] | None]:
-    """Tell a queue of an agent's session. Value: leases freed and whether there are more; None: it knows a newer one."""
+    """Tell a queue of an agent's session. Value: leases freed, and whether there are more; None: it knows a newer."""
     entry = (validate_name("agent_id", agent_id), generation, capacity, 1 if drain else 0, free, until_ms)
 
     def decode(replies: Sequence[Reply]) -> tuple[int, bool] | None:

@@ -92,7 +92,7 @@ def claim(
         reply = replies[0]
         match _args.tag_of(script, reply, ""):
             case "LEASED":
-                return Claimed(leases=tuple(read_lease(queue, fields) for fields in reply[1]))
+                return Claimed(leases=tuple(read_lease(queue, fields, session=generation) for fields in reply[1]))
             case "EMPTY" | "PAUSED" as tag:
                 return Claimed(paused=tag == "PAUSED", more=bool(int(reply[1])), next_due_ms=int(reply[2]))
             case "DRAINING":
@@ -123,6 +123,7 @@ def claim_next(lease: Lease, root: str, *, queue: str, n: int, now_ms: int = 0) 
         lease_s=lease.lease_s,
         start=lease.started_by_claim,
         request_id=new_id(),
+        generation=lease.session,
         now_ms=now_ms,
     )
 

@@ -8,11 +8,11 @@ from typing import Any, Final
 from .._units import YEAR_S, ms_to_instant, to_ms, to_s
 from ..call import Call, Reply
 from ..errors import InvalidArgument, QueueFull
-from ..job import Pause, Upkeep
+from ..job import Limits, Pause, Upkeep
 from ..keys import catalogue_root, queue_root, validate_name
 from . import _args
 
-__all__ = ["catalogue", "configure", "create", "found", "note", "pause", "upkeep"]
+__all__ = ["catalogue", "configure", "create", "found", "limits", "note", "pause", "upkeep"]
 
 _LIMITS: Final[dict[str, tuple[str, float, float]]] = {
     "lease_s": ("lease_ms", 1, 3600),
@@ -74,6 +74,29 @@ def configure(root: str, limits: Mapping[str, float], *, now_ms: int = 0) -> Cal
         return {name: to_s(ms) if name.endswith("_s") else ms for name, ms in zip(names, values, strict=True)}
 
     return _args.simple("configure", root, now_ms, entries, decode)
+
+
+def limits(root: str, *, now_ms: int = 0) -> Call[Limits]:
+    """Read how the queue is configured."""
+
+    def decode(replies: Sequence[Reply]) -> Limits:
+        flat = replies[0][1]
+        meta = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+        numbers: dict[str, Any] = {
+            name: to_s(int(meta[field])) if name.endswith("_s") else int(meta[field])
+            for name, (field, _, _) in _LIMITS.items()
+        }
+        at = int(meta.get("paused_at_ms", "0"))
+        return Limits(
+            policy=meta["policy"],
+            paused=meta.get("paused") == "1",
+            paused_reason=meta.get("paused_reason") or None,
+            paused_by=meta.get("paused_by") or None,
+            paused_at=ms_to_instant(at) if at else None,
+            **numbers,
+        )
+
+    return _args.simple("limits", root, now_ms, [], decode)
 
 
 def pause(root: str, *, paused: bool, reason: str | None = None, by: str | None = None, now_ms: int = 0) -> Call[Pause]:

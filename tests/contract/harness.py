@@ -33,6 +33,7 @@ DEFAULTS: dict[str, object] = {
     "lease_ms": LEASE_MS, "start": 0, "holding": "",
     "exit_code": "", "retryable": 1, "jitter": JITTER_HALF, "failure": "", "result": "",
     "mode": "graceful", "grace_ms": 10_000, "only": "any", "reason": "", "by": "",
+    "drain": 0, "free": "none", "until_ms": 0, "leases": 0,
     "index": "all", "status": "", "limit": 50, "after_score": "", "after_id": "", "minutes": 5,
 }  # fmt: skip
 """What an argument is when a test does not say."""

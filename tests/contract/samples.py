@@ -7,14 +7,17 @@ from typing import Any
 LEASE = {"job_id": "job", "fence": 1, "lease_id": "0" * 32, "agent": "one"}
 
 SAMPLES: dict[str, tuple[dict[str, Any], ...]] = {
+    "agents": ({"agent": "one"},),
     "cancel": ({"job_id": "job"},),
     "claim": ({"agent": "one", "lease_id": "0" * 32},),
     "complete": ({**LEASE, "outcome": "success"},),
     "configure": ({"field": "max_dead", "value": 10},),
     "create": (),
     "describe": ({"job_id": "job"},),
+    "enlist": ({"agent": "one", "generation": 1, "capacity": 1},),
     "enqueue": ({"job_id": "job"},),
     "heartbeat": (LEASE,),
+    "limits": (),
     "list": (),
     "pause": ({"paused": 1},),
     "purge": ({"job_id": "job"},),

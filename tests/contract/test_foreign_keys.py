@@ -14,7 +14,7 @@ from tests.contract.harness import Held, Rig
 
 KEYS = (
     "meta", "ready:any", "ready:gpu", "scheduled:CRITICAL", "scheduled:HIGH", "scheduled:NORMAL", "scheduled:LOW",
-    "blocked", "leased", "held:one", "held:two", "agent:one", "agents", "dead", "finished", "all", "spec", "result",
+    "blocked", "leased", "held:one", "held:two", "agent:one", "agents", "gone", "dead", "finished", "all", "spec", "result",
     "unique", "lanes", "tombs", "tombs_by_age", "stats", "events", "latency:MINUTE", "latency:all",
     "job:queued", "job:due", "job:claimed", "job:running", "job:lost", "job:dead", "job:failed", "job:old",
 )  # fmt: skip
@@ -58,6 +58,7 @@ def entries_of(verb: str, leases: Leases) -> tuple[dict[str, Any], ...]:
         "claim": ({"agent": "one", "generation": 1, "lease_id": "c" * 32, "holding": ",", "max": 9},),
         "complete": tuple({**leases[name].proof, "outcome": "failed"} for name in ("running", "lost")),
         "configure": ({"field": "max_dead", "value": 10},),
+        "enlist": ({"agent": "one", "generation": 2, "capacity": 1, "free": "give_back"},),
         "enqueue": ({"job_id": "new", "unique": "new"}, {"job_id": "laned-2", "lane": "gpu"}),
         "heartbeat": (leases["running"].proof, leases["claimed"].proof),
         "pause": ({"paused": 1},),

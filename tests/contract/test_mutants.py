@@ -117,7 +117,7 @@ MUTANTS = (
     # -- idempotence
     Mutant("a job is taken in twice", test_enqueue, "  if status then\n    return {digest",
            "  if false then\n    return {digest"),
-    Mutant("other content is the same job", test_enqueue, "digest == e.digest and", "true and"),
+    Mutant("other content is the same job", test_enqueue, "{digest == e.digest and", "{true and"),
     Mutant("the same request claims anew", test_claim_again, "and again(e) or {}", "and {} or {}"),
     Mutant("late notes are piled up", test_complete_again, "== '}]' then", "== '' then"),
     Mutant("nothing is left of a trimmed record", test_retention, "      bury(oldest)\n"),

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "hybridq"
 LAYERS = [
     ["errors", "lifecycle", "_units", "guard"],
-    ["job", "keys", "scopes", "tokens", "credential"],
+    ["job", "agent_records", "health", "keys", "scopes", "tokens", "credential"],
     ["retry", "codec", "scripts"],
     ["call"],
     ["ops", "connect"],
@@ -23,7 +23,7 @@ LAYERS = [
     ["_base"],
     ["client"],
     ["aio"],
-    ["access"],
+    ["access", "_fleet", "fleet"],
     ["heart", "_report", "_interrupt"],
     ["hold"],
     ["testing", "worker", "check", "doctor"],

@@ -13,7 +13,7 @@ from hybridq import errors
 from hybridq.call import Call
 from hybridq.job import Backoff, Enqueued, JobSpec, Lease
 from hybridq.lifecycle import JobStatus, Priority
-from hybridq.ops import inspect, jobs, leases, queues
+from hybridq.ops import fleet, inspect, jobs, leases, queues
 from hybridq.retry import JITTER_STEPS
 from hybridq.scripts import load, verbs
 
@@ -38,14 +38,17 @@ LEASE = Lease(
     enqueued_at=dt.datetime.fromtimestamp(0, dt.UTC),
 )
 CALLS: dict[str, Callable[[], Call[Any]]] = {
+    "agents": lambda: fleet.figures(ROOT, ["one"]),
     "cancel": lambda: jobs.cancel(ROOT, "a"),
     "claim": lambda: leases.claim(ROOT, queue="jobs", agent="one", lease_id="0" * 32),
     "complete": lambda: leases.complete(ROOT, LEASE),
     "configure": lambda: queues.configure(ROOT, {"max_dead": 5}),
     "create": lambda: queues.create(ROOT),
     "describe": lambda: inspect.describe(ROOT, ["a"], queue="jobs"),
+    "enlist": lambda: fleet.enlist(ROOT, "one", generation=1, capacity=1),
     "enqueue": lambda: jobs.enqueue(ROOT, [JobSpec(job_id="a")], queue="jobs"),
     "heartbeat": lambda: leases.heartbeat(ROOT, [LEASE]),
+    "limits": lambda: queues.limits(ROOT),
     "list": lambda: inspect.page(ROOT),
     "pause": lambda: queues.pause(ROOT, paused=True),
     "purge": lambda: jobs.purge(ROOT, ["a"]),
@@ -128,7 +131,7 @@ def test_every_tag_of_a_header_is_known_to_its_operation(verb: str) -> None:
     """Whatever it becomes, a value or an error: it is never an answer that nobody expected."""
     lists: dict[str, Any] = {"jobs": [], "ids": []}
     for tag, *names in (one.split() for one in load(verb).header.returns):
-        if (verb, tag) in IMPOSSIBLE or tag in ("LANES_CHANGED", "NO_QUEUE", "JOB", "STATS"):
+        if (verb, tag) in IMPOSSIBLE or tag in ("LANES_CHANGED", "NO_QUEUE", "JOB", "LIMITS", "STATS"):
             continue
         reply = [tag.encode(), *(lists.get(name, _sample(name)) for name in names)]
         try:
