@@ -233,6 +233,10 @@ class AsyncAccess(_AccessBase):
             )
         )
 
+    async def enrolled_by(self, namespace: str, agent_id: str) -> str | None:
+        """Return the `created_by` that an agent's present tokens were enrolled with; None when it has none."""
+        return await self._run(ops.enrolled_by(self._root, namespace, agent_id, now_ms=self._now_ms))
+
     async def rotate_renewal(
         self,
         credential: Credential,
@@ -631,6 +635,10 @@ class Access(_AccessBase):
                 now_ms=self._now_ms,
             )
         )
+
+    def enrolled_by(self, namespace: str, agent_id: str) -> str | None:
+        """Return the `created_by` that an agent's present tokens were enrolled with; None when it has none."""
+        return self._run(ops.enrolled_by(self._root, namespace, agent_id, now_ms=self._now_ms))
 
     def rotate_renewal(
         self,

@@ -395,7 +395,7 @@ def enrol(
     return _args.simple("auth/enrol", root, now_ms, [entry], decode)
 
 
-def enrolled_by(root: str, agent_id: str, *, namespace: str, now_ms: int = 0) -> Call[str | None]:
+def enrolled_by(root: str, namespace: str, agent_id: str, *, now_ms: int = 0) -> Call[str | None]:
     """Read for whom an agent's present tokens were given; None when it has none."""
     entry = (validate_name("namespace", namespace), validate_name("agent_id", agent_id))
     script = load("auth/enrolled")
