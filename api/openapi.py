@@ -6,6 +6,7 @@ hold for every text and number outside of payload are written into each of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -139,24 +140,24 @@ def _parameters(route: Route, schemas: _Schemas) -> list[dict[str, Any]]:
         found.append(part)
     found.extend(_query_parameters(route, schemas))
     if route.idempotent:
-        found.append(_header_parameter("Idempotency-Key", "^[!-~]([ -~]{0,126}[!-~])?$", _IDEMPOTENCY))
+        found.append(_header_parameter("Idempotency-Key", _IDEMPOTENCY, pattern="^[!-~]([ -~]{0,126}[!-~])?$"))
     if route.if_match:
-        found.append(_header_parameter("If-Match", r'^(\*|(W/)?"[!#-~]*")$', "Entity tag of what was read before."))
+        found.append(_header_parameter("If-Match", "Entity tag of what was read before."))
     if route.etag:
-        found.append(_header_parameter("If-None-Match", r'^(\*|(W/)?"[!#-~]*")$', "Entity tag of what is at hand."))
+        found.append(_header_parameter("If-None-Match", "Entity tag of what is at hand."))
     return found
 
 
 _IDEMPOTENCY: Final = "Makes a repeat of this call the same call: it gets the first answer, or 409 with other content."
 
 
-def _header_parameter(name: str, pattern: str, description: str) -> dict[str, Any]:
+def _header_parameter(name: str, description: str, **bounds: str) -> dict[str, Any]:
     return {
         "name": name,
         "in": "header",
         "required": False,
         "description": description,
-        "schema": {"type": "string", "pattern": pattern},
+        "schema": {"type": "string", **bounds},
     }
 
 
@@ -422,6 +423,14 @@ class _Schemas:
         return found
 
 
+_CLASS = re.compile(r"\\.|\[(?:\\.|[^\]])*\]")
+
+
+def _may_match_controls(pattern: str) -> bool:
+    """Whether a pattern leaves room for any character: by a dot, or by a class that only excludes."""
+    return "[^" in pattern or "." in _CLASS.sub("", pattern)
+
+
 def _ruled(node: Any) -> Any:
     """Write into a schema of requests what is checked of every text and number outside of payload."""
     if isinstance(node, list):
@@ -435,6 +444,8 @@ def _ruled(node: Any) -> Any:
     kind = found.get("type")
     if kind == "string" and not {"pattern", "format", "enum", "contentEncoding"} & set(found):
         found["pattern"] = NO_CONTROLS_BUT_LINES if found.pop("x-lines", False) else NO_CONTROLS
+    elif kind == "string" and _may_match_controls(found.get("pattern", "")):
+        found["allOf"] = [{"pattern": NO_CONTROLS}]
     found.pop("x-lines", None)
     if kind in ("integer", "number"):
         if not {"minimum", "exclusiveMinimum"} & set(found):

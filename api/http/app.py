@@ -79,7 +79,9 @@ def _handler(route: Route, pipeline: Pipeline) -> HTTPRouteHandler:
     async def serve(request: litestar.Request[Any, Any, Any]) -> ASGIApp:
         return await pipeline.serve(route, request)
 
-    return HTTPRouteHandler(route.litestar_path, http_method=[route.method], opt={_TABLED: True})(serve)
+    # Its answer says the status; Litestar would take a DELETE for one that answers nothing.
+    handler = HTTPRouteHandler(route.litestar_path, http_method=[route.method], status_code=200, opt={_TABLED: True})
+    return handler(serve)
 
 
 def _refuse_options(routes: Sequence[Route]) -> list[HTTPRouteHandler]:

@@ -16,23 +16,19 @@ import json
 import math
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 import msgspec
 
 from .problems import Problem, Reason, invalid
+from .shapes import SAFE_INT_MAX, Lines, NegativeZero, Shape, number_out_of_range, pointer_part, shape_of
 
 __all__ = ["DEPTH_MAX", "SAFE_INT_MAX", "Document", "EitherCase", "JsonReader", "Lines", "pointer_part", "reasons_of"]
 
 T = TypeVar("T")
 DEPTH_MAX: Final = 64
-SAFE_INT_MAX: Final = 2**53 - 1
 DIGITS_MAX: Final = 4300
 """Of one number; also inside payload, because others must be able to read it."""
-
-_LINES = "hybridq.lines"
-Lines = Annotated[str, msgspec.Meta(extra={_LINES: True}, extra_json_schema={"x-lines": True})]
-"""The type of a text of several lines: line breaks and tabs may stand in it, other control characters not."""
 
 
 class EitherCase(enum.StrEnum):
@@ -56,8 +52,9 @@ class JsonReader(Generic[T]):
     """Reads bodies of one type."""
 
     def __init__(self, kind: type[T]) -> None:
+        self._kind = kind
         self._decoder = msgspec.json.Decoder(kind)
-        self._shape = _shape_of(msgspec.inspect.type_info(kind))
+        self._shape = shape_of(msgspec.inspect.type_info(kind))
         self._known = _known_fields(kind)
 
     def read(self, body: bytes) -> Document[T]:
@@ -67,7 +64,12 @@ class JsonReader(Generic[T]):
         plain = _parse(text)
         if _SUSPICIOUS.search(text) is not None:
             plain = _visit_all(text, self._shape)
-        return Document(self.decode(body), plain)
+        try:
+            return Document(self.decode(body), plain)
+        except Problem:
+            if not _has_whole_float(plain):
+                raise
+            return Document(self._decode_mended(body, plain), plain)
 
     def decode(self, body: bytes) -> T:
         """Return the Struct; the bytes were checked before, or come from us."""
@@ -77,6 +79,13 @@ class JsonReader(Generic[T]):
             raise Problem("invalid_argument", errors=[reasons_of(error, self._known)]) from None
         except msgspec.DecodeError:
             raise Problem("malformed_json") from None
+
+    def _decode_mended(self, body: bytes, plain: Any) -> T:
+        """Decode a body in which a whole number may be spelled `5.0`; msgspec would not have it for an `int`."""
+        try:
+            return msgspec.convert(self._shape.mend(plain, body), self._kind)
+        except msgspec.ValidationError as error:
+            raise Problem("invalid_argument", errors=[reasons_of(error, self._known)]) from None
 
 
 # -- the text ------------------------------------------------------------------------------------------------
@@ -136,7 +145,7 @@ def _parse(text: str, decoder: json.JSONDecoder = _fast) -> Any:
     except json.JSONDecodeError as error:
         raise Problem("malformed_json", errors=[Reason("", f"not JSON at character {error.pos}")]) from None
     except ValueError:  # Python refuses to read whole numbers of more than 4300 digits
-        raise _number_out_of_range("") from None
+        raise number_out_of_range("") from None
 
 
 # -- the slow road: every value is visited -------------------------------------------------------------------
@@ -144,44 +153,39 @@ def _parse(text: str, decoder: json.JSONDecoder = _fast) -> Any:
 _SUSPICIOUS = re.compile("[\\\\\x7f-\x9f]|[0-9]{16}|[eE][+]?[0-9]{2}|-0(?![.0-9])")
 """An escape, a control character that JSON lets pass, a long number, a large exponent, a negative zero."""
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_CONTROL_IN_LINES = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class _NegativeZero(int):
-    """What `-0` is read as, so that it can be told from 0."""
 
 
 def _whole(digits: str) -> int:
     if len(digits) > DIGITS_MAX:
-        raise _number_out_of_range("")
-    return _NegativeZero(0) if digits == "-0" else int(digits)
+        raise number_out_of_range("")
+    return NegativeZero(0) if digits == "-0" else int(digits)
 
 
 def _real(digits: str) -> float:
     found = float(digits)
     if math.isinf(found):
-        raise _number_out_of_range("")
+        raise number_out_of_range("")
     return found
-
-
-def _number_out_of_range(pointer: str) -> Problem:
-    return invalid(pointer, "a number is out of range")
 
 
 _slow = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_whole, parse_float=_real)
 
-_Shape = Callable[[str, Any], None]
-"""Checks a value that stands at a pointer."""
 
-
-def _visit_all(text: str, shape: _Shape) -> Any:
+def _visit_all(text: str, shape: Shape) -> Any:
     plain = _parse(text, _slow)
     if "\\u" in text:
         _no_surrogates("", plain)
-    shape("", plain)
+    shape.check("", plain)
     return plain
+
+
+def _has_whole_float(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_whole_float, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_whole_float, value))
+    return isinstance(value, float) and value.is_integer()
 
 
 def _no_surrogates(pointer: str, value: Any) -> None:
@@ -195,91 +199,6 @@ def _no_surrogates(pointer: str, value: Any) -> None:
     elif isinstance(value, list):
         for inner in value:
             _no_surrogates(pointer, inner)
-
-
-def _check_payload(pointer: str, value: Any) -> None:
-    """Payload may be anything."""
-
-
-def _check_plain(pointer: str, value: Any, control: re.Pattern[str] = _CONTROL) -> None:
-    """Check a value, and what it holds, by the rules outside of payload."""
-    if isinstance(value, str):
-        if control.search(value) is not None:
-            raise invalid(pointer, "holds a control character")
-    elif isinstance(value, _NegativeZero) or (isinstance(value, int | float) and abs(value) > SAFE_INT_MAX):
-        raise _number_out_of_range(pointer)
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            _check_plain(pointer, key)
-            _check_plain(pointer, inner, control)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            _check_plain(f"{pointer}/{index}", inner, control)
-
-
-def _check_lines(pointer: str, value: Any) -> None:
-    _check_plain(pointer, value, _CONTROL_IN_LINES)
-
-
-def _shape_of(info: msgspec.inspect.Type) -> _Shape:
-    """Return the check of a type: it finds the way to fields that are payload, or texts of several lines."""
-    if isinstance(info, msgspec.inspect.Metadata):
-        return _check_lines if (info.extra or {}).get(_LINES) else _shape_of(info.type)
-    if isinstance(info, msgspec.inspect.RawType):
-        return _check_payload
-    if isinstance(info, msgspec.inspect.UnionType):
-        inner = [_shape_of(each) for each in info.types if not isinstance(each, msgspec.inspect.NoneType)]
-        special = [each for each in inner if each is not _check_plain]
-        return special[0] if special else _check_plain
-    if isinstance(info, msgspec.inspect.StructType):
-        return _shape_of_struct({field.encode_name: _shape_of(field.type) for field in info.fields})
-    if isinstance(info, (msgspec.inspect.ListType, msgspec.inspect.VarTupleType)):
-        return _shape_of_list(_shape_of(info.item_type))
-    if isinstance(info, msgspec.inspect.DictType):
-        return _shape_of_map(_shape_of(info.value_type))
-    return _check_plain
-
-
-def _shape_of_struct(fields: dict[str, _Shape]) -> _Shape:
-    def check(pointer: str, value: Any) -> None:
-        if not isinstance(value, dict):
-            return _check_plain(pointer, value)
-        for key, inner in value.items():
-            known = fields.get(key)
-            if known is None:  # an unknown field: refused anyhow, its name belongs to the sender
-                _check_plain(pointer, key)
-                _check_plain(pointer, inner)
-            else:
-                known(f"{pointer}/{pointer_part(key)}", inner)
-
-    return check
-
-
-def _shape_of_list(item: _Shape) -> _Shape:
-    if item is _check_plain:
-        return _check_plain
-
-    def check(pointer: str, value: Any) -> None:
-        if not isinstance(value, list):
-            return _check_plain(pointer, value)
-        for index, inner in enumerate(value):
-            item(f"{pointer}/{index}", inner)
-
-    return check
-
-
-def _shape_of_map(item: _Shape) -> _Shape:
-    if item is _check_plain:
-        return _check_plain
-
-    def check(pointer: str, value: Any) -> None:
-        if not isinstance(value, dict):
-            return _check_plain(pointer, value)
-        for key, inner in value.items():
-            _check_plain(pointer, key)
-            item(pointer, inner)
-
-    return check
 
 
 # -- msgspec's words to ours ---------------------------------------------------------------------------------
@@ -310,11 +229,6 @@ def reasons_of(error: msgspec.ValidationError, known: Callable[[str], str] = lam
     if _SAFE.fullmatch(rule):
         return Reason(pointer, rule.replace("`", "'").replace("Expected", "must be", 1))
     return Reason(pointer, "is not allowed here")
-
-
-def pointer_part(name: str) -> str:
-    """Return a name as one part of a JSON pointer (RFC 6901 §3)."""
-    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _pointer(path: str) -> str:

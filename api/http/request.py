@@ -12,7 +12,7 @@ import litestar
 
 from .answer import wait_for_disconnect
 from .exchange import Exchange, Headers, headers_named
-from .problems import Problem, Reason, invalid
+from .problems import Problem, invalid
 
 if TYPE_CHECKING:
     from hybridq import Credential
@@ -151,14 +151,13 @@ class Request:
             raise Problem("precondition_failed")
 
     def _tags(self, name: bytes, *, strong: bool = False) -> list[str] | None:
+        """Return the tags named; None without the header. What is no list of tags names none, so it matches nothing."""
         values = headers_named(self.headers, name)
         if not values:
             return None
         joined = b", ".join(value.strip() for value in values)
         if _TAGS.fullmatch(joined) is None:
-            raise Problem(
-                "invalid_argument", errors=[Reason(f"/header/{name.decode()}", "must be * or a list of entity tags")]
-            )
+            return []
         if joined == b"*":
             return ["*"]
         found = [(match[0], match[1]) for match in _TAG.finditer(joined)]

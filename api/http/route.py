@@ -166,7 +166,9 @@ class Route:
     def _check_examples(self) -> None:
         """Read the examples as requests are read, so that the documentation cannot promise what is refused."""
         try:
-            if "body" in self.examples:
+            if "body" in self.examples and self.form:
+                msgspec.convert(self.examples["body"], self.body)
+            elif "body" in self.examples:
                 self.body_reader.read(msgspec.json.encode(self.examples["body"]))
             if "query" in self.examples:
                 msgspec.convert(self.examples["query"], self.query)

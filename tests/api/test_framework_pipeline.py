@@ -452,9 +452,9 @@ def test_etags_spare_a_body_and_guard_a_change(rig: Rig) -> None:
     assert rig.call("GET", "/things/a~b", rig.key, headers={"If-None-Match": '"x"'}).status_code == 200
     for matching in (etag, "*", f'"x", {etag}'):
         assert rig.call("PATCH", "/things/a~b", rig.admin, headers={"If-Match": matching}).status_code == 200
-    for other in ('"x"', f"W/{etag}"):
+    for other in ('"x"', f"W/{etag}", "x", f"{etag} {etag}"):
         problem(rig.call("PATCH", "/things/a~b", rig.admin, headers={"If-Match": other}), 412, "precondition_failed")
-    problem(rig.call("PATCH", "/things/a~b", rig.admin, headers={"If-Match": "x"}), 400, "invalid_argument")
+    assert rig.call("GET", "/things/a~b", rig.key, headers={"If-None-Match": "x"}).status_code == 200
 
 
 def test_a_cursor_serves_its_own_list_alone() -> None:

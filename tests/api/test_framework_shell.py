@@ -46,6 +46,11 @@ async def change(request: Request) -> Answer:
     return Answer()
 
 
+@TABLE.route("DELETE", "/blobs/{blob:name}/parts/{part:name}", scope=PUBLIC, rate=None, answers={204: None})
+async def delete(request: Request) -> Answer:
+    return Answer(None, 204, {"X-Path": "~".join(request.path.values())})
+
+
 @TABLE.route("GET", "/ping", scope=PUBLIC, rate=None)
 async def ping(request: Request) -> Answer:
     return Answer({"peer": request.peer, "scheme": request.scheme, "trace_id": request.trace_id})
@@ -185,6 +190,14 @@ def test_a_trace_context_is_kept_when_it_is_one(served: Served, sent: str, retur
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", found)
     assert (found == returned) if returned else (found[3:35] not in sent.lower())
     assert answer.json()["trace_id"] == found[3:35]
+
+
+def test_nothing_is_answered_with_nothing(served: Served) -> None:
+    """204 has neither body nor a length."""
+    answer = served.call("DELETE", "/blobs/a/parts/b")
+
+    assert (answer.status_code, answer.content, answer.headers["x-path"]) == (204, b"", "a~b")
+    assert "content-length" not in answer.headers and "content-type" not in answer.headers
 
 
 # -- what comes in -------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tags: dict[str, str] = {}
     retry: Retry = Retry()
     title: str = ""
+    pair: Annotated[str, msgspec.Meta(pattern="^[^=]{1,64}=.{0,256}$")] | None = None
     note: Lines | None = None
 
 
@@ -209,6 +210,10 @@ VALUES: list[tuple[dict[str, Any], bool]] = [
     ({"payload": 1, "title": "a\u0085b"}, False),
     ({"payload": 1, "note": "a\u0007"}, False),
     ({"payload": 1, "tags": {"a": "\u0000"}}, False),
+    ({"payload": 1, "pair": "a=b"}, True),
+    ({"payload": 1, "pair": "a\u0001=b"}, False),
+    ({"payload": 1, "pair": "a=\u0080"}, False),
+    ({"payload": 1, "count": 2.0}, True),
     ({"payload": 1, "tags": {"a\u0000": ""}}, False),
     ({"payload": 1, "tags": {"a": 1}}, False),
 ]

@@ -94,7 +94,10 @@ def refusal(reader: JsonReader[Any] | TextReader[Any], text: bytes) -> tuple[str
         (b'{"payload":1,"retry":{"base_seconds":1e30}}', "invalid_argument", "/retry/base_seconds"),
         (b'{"payload":1,"count":-0}', "invalid_argument", "/count"),
         (b'{"payload":1,"count":true}', "invalid_argument", "/count"),
-        (b'{"payload":1,"count":1.0}', "invalid_argument", "/count"),
+        (b'{"payload":1,"count":1.5}', "invalid_argument", "/count"),
+        (b'{"payload":1,"count":-0.0}', "invalid_argument", "/count"),
+        (b'{"payload":1.0,"count":101.0}', "invalid_argument", "/count"),
+        (b'{"payload":1.0,"count":"1.0"}', "invalid_argument", "/count"),
         (b'{"payload":1,"count":"1"}', "invalid_argument", "/count"),
         (b'{"payload":1,"count":0}', "invalid_argument", "/count"),
         (b'{"payload":1,"count":null}', "invalid_argument", "/count"),
@@ -159,6 +162,19 @@ def test_an_unknown_field_is_told_by_the_fields_that_are_known() -> None:
 def test_a_payload_comes_through_byte_for_byte(payload: bytes) -> None:
     """Any JSON value is a fine payload, control characters and large numbers included."""
     assert bytes(ORDER.read(b'{"payload":' + payload + b',"count":2}').value.payload) == payload
+
+
+def test_a_whole_number_may_be_spelled_as_a_float() -> None:
+    """`2.0` is the integer 2 (JSON Schema 2020-12 §4.2.3); what is payload keeps its spelling all the same."""
+    order = b'{"payload": { "a":2.0 } ,"count":2.0,"retry":{"base_seconds":3},"note":"a\\nb","level":"low"}'
+
+    read = ORDER.read(order).value
+    (inner,) = BATCH.read(b'{"jobs": [' + order + b"]}").value.jobs
+
+    assert read.count == inner.count == 2
+    assert type(read.count) is int
+    assert bytes(read.payload) == bytes(inner.payload) == b'{ "a":2.0 }'
+    assert (read.retry.base_seconds, read.note, read.level) == (3.0, "a\nb", Level.LOW)
 
 
 def test_what_is_payload_depends_on_the_type_and_not_on_the_name() -> None:
