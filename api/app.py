@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import importlib
 import os
 import pkgutil
@@ -34,6 +33,7 @@ from .http.route import TABLE
 from .metrics import POOLS_MAX, Metrics, QueueFigures
 from .plane import Plane
 from .settings import Settings, SettingsError, environment_of
+from .signatures import verify
 from .tracing import Tracer, tracer_of
 
 __all__ = ["admin_credentials", "create_app", "metrics_app"]
@@ -65,6 +65,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         TABLE,
         plane=plane,
         settings=settings,
+        verify=verify,
         lifespan=[lambda app: _living(plane, settings, tracer)],
     )
     app.state.plane, app.state.settings, app.state.metrics = plane, settings, metrics
@@ -88,16 +89,12 @@ async def _living(plane: Plane, settings: Settings, tracer: Tracer | None) -> As
 
 async def admin_credentials(plane: Plane, settings: Settings, url: str) -> tuple[str, str]:
     """Return a link that signs an admin in, once, and an admin's key for a day: for development alone."""
-    now = datetime.datetime.now(datetime.UTC)
-    _, key = await plane.access.create_key(
-        "development",
-        scopes=["*"],
-        namespace=settings.namespace,
-        expires_at=now + datetime.timedelta(days=1),
-        created_by="development",
+    made = await plane.access.create_key(
+        "development", scopes=["*"], namespace=settings.namespace, lasts_s=86_400, created_by="developer"
     )
-    token = await plane.access.make_login_token("developer", role="admin", namespace=settings.namespace)
-    return f"{url}/#login_token={token}", str(key)
+    assert made.text is not None
+    login = await plane.access.make_login_token("developer", role="admin", namespace=settings.namespace)
+    return f"{url}/#login_token={login}", made.text
 
 
 async def _must_be_fit(plane: Plane) -> None:

@@ -44,6 +44,7 @@ __all__ = [
     "ProviderUnavailable",
     "TokenRefused",
     "Verified",
+    "audiences_of",
     "issuer_of",
     "state_of",
     "valid_issuer",
@@ -64,6 +65,7 @@ TOKEN_BYTES_MAX: Final = 16_384
 DOCUMENT_BYTES_MAX: Final = 256 * 1024
 KEYS_MAX: Final = 100
 ISSUERS_MAX: Final = 256
+PERSON_BYTES_MAX: Final = 100
 FETCH_WITHIN_S: Final = 5.0
 FRESH_S: Final = 600.0
 """Keys of this age are read anew, so that one which was withdrawn goes."""
@@ -123,6 +125,19 @@ def issuer_of(token: str) -> str:
     if not isinstance(issuer, str):
         raise TokenRefused("issuer")
     return issuer
+
+
+def audiences_of(token: str) -> list[str]:
+    """Return whom a token says it is for; as `issuer_of`. Raises `TokenRefused`."""
+    return _audiences(_read(token).claims)
+
+
+def _audiences(claims: dict[str, Any]) -> list[str]:
+    named = claims.get("aud")
+    named = [named] if isinstance(named, str) else named
+    if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
+        raise TokenRefused("audience")
+    return named
 
 
 def _read(token: str) -> _Unverified:
@@ -215,11 +230,7 @@ def _check_times(claims: dict[str, Any], now: float) -> int:
 
 
 def _check_audience(claims: dict[str, Any], audiences: Collection[str]) -> None:
-    named = claims.get("aud")
-    named = [named] if isinstance(named, str) else named
-    if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
-        raise TokenRefused("audience")
-    if not any(one in audiences for one in named):
+    if not any(one in audiences for one in _audiences(claims)):
         raise TokenRefused("audience")
 
 
@@ -437,8 +448,8 @@ class LoginStart(NamedTuple):
 class Identity(NamedTuple):
     """Who came back."""
 
-    subject: str
-    name: str
+    person: str
+    """What names them for good: it stands in the audit, and in the approval of deployments."""
     role: str | None
     """None: no rule lets them in."""
     namespace: str
@@ -527,22 +538,20 @@ class LoginClient:
             raise TokenRefused("audience")
 
     def _admit(self, verified: Verified) -> Identity:
-        """Return the person with the strongest role that the rules give them in the first namespace that has one."""
+        """Return the person with the strongest role that the rules give them in the first namespace that has one.
+
+        They are known by their subject: a name or an address is what people can change, to approve their own work.
+        """
+        person = verified.subject
+        if len(person.encode()) > PERSON_BYTES_MAX or not person.isprintable():
+            person = hashlib.sha256(person.encode("utf-8", "surrogatepass")).hexdigest()
         met = [rule for rule in self._rules if _meets(verified.claims, rule)]
-        name = next(
-            (
-                text
-                for claim in ("preferred_username", "email", "name", "sub")
-                if isinstance(text := verified.claims.get(claim), str) and 1 <= len(text) <= 256 and text.isprintable()
-            ),
-            hashlib.sha256(verified.subject.encode()).hexdigest()[:32],
-        )
         if not met:
-            return Identity(verified.subject, name, None, "default")
+            return Identity(person, None, "default")
         namespace = met[0].namespace
         strength = {"viewer": 0, "operator": 1, "admin": 2}
         role = max((rule.role for rule in met if rule.namespace == namespace), key=strength.__getitem__)
-        return Identity(verified.subject, name, role, namespace)
+        return Identity(person, role, namespace)
 
     async def _endpoint(self, name: str) -> str:
         found = (await self._issuers.of(self._issuer).metadata()).get(name)

@@ -174,6 +174,9 @@ class Route:
                 msgspec.convert(self.examples["query"], self.query)
             for name, text in self.examples.get("path", {}).items():
                 self.converters[name](name, text)
+            for status, kind in self.answers.items():
+                if status in self.examples:
+                    msgspec.json.decode(msgspec.json.encode(self.examples[status]), type=kind)
         except (Problem, msgspec.ValidationError) as error:
             raise RouteError(f"{self!r}: an example is off the rules: {getattr(error, 'errors', error)}") from error
 

@@ -400,9 +400,9 @@ async def _sign_in(client: LoginClient, provider: Provider, subject: str, **clai
 
 async def test_a_person_comes_in_by_the_strongest_rule(client: LoginClient, provider: Provider) -> None:
     person = await _sign_in(client, provider, "ada", groups=["x", "ops"], email="root@hybridq.test")
-    assert (person.role, person.namespace, person.name) == ("admin", "default", "root@hybridq.test")
-    person = await _sign_in(client, provider, "bob", groups=["readers"], preferred_username="bob")
-    assert (person.role, person.namespace, person.name) == ("viewer", "other", "bob")
+    assert (person.role, person.namespace, person.person) == ("admin", "default", "ada")
+    person = await _sign_in(client, provider, "bob", groups=["readers"], preferred_username="ada")
+    assert (person.role, person.namespace, person.person) == ("viewer", "other", "bob")
 
 
 async def test_who_meets_no_rule_stays_out(client: LoginClient, provider: Provider) -> None:
