@@ -67,7 +67,8 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
     for name in _OWN:
         logging.getLogger(name).setLevel(level)
     for name in _SERVERS:
-        logging.getLogger(name).setLevel(max(level, logging.INFO))
+        # Their INFO tells twice what we tell; at DEBUG it is welcome, and more of theirs would show headers.
+        logging.getLogger(name).setLevel(logging.INFO if level == logging.DEBUG else max(level, logging.WARNING))
     structlog.configure(
         processors=[_name_component, *chain, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -18,6 +18,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, Self
 
@@ -44,6 +45,7 @@ KEEP_ALIVE_S: Final = 75
 """Longer than balancers keep idle connections, so that the balancer is the one to close them."""
 PARKED_GONE_S: Final = 5.0
 IN_FLIGHT_S: Final = 15
+UP_WITHIN_S: Final = 20.0
 OPEN_FILES: Final = 65_536
 
 
@@ -99,8 +101,18 @@ async def _run(settings: Settings, engine: Engine, announce: Callable[[Listening
         if not stop.signals:
             raise
         log.warning("server.cut_off")
+    except BaseExceptionGroup as group:
+        raise _only(group) from None
     log.info("server.stopped")
     return 128 + stop.signals[1] if len(stop.signals) > 1 else 0
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what a group holds when that is one error: the framework wraps what ends its lifespan."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        [error] = error.exceptions
+    return error
 
 
 async def _serve(
@@ -254,11 +266,29 @@ class _Granian:
             ssl_cert=settings.tls_cert,
             ssl_key=settings.tls_key,
         )
+        self._address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+        self._context = ssl._create_unverified_context() if settings.tls else None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._server.serve())
+        async with asyncio.timeout(UP_WITHIN_S):
+            while not self._task.done() and not await self._answers():
+                await asyncio.sleep(0.02)
         return self
+
+    async def _answers(self) -> bool:
+        """Whether it is up: it does not say so."""
+        try:
+            reader, writer = await asyncio.open_connection(self._address, self.port, ssl=self._context)
+            try:
+                writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                return (await reader.read(12)).startswith(b"HTTP/1.1 200")
+            finally:
+                writer.close()
+                await writer.wait_closed()
+        except OSError:
+            return False
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None

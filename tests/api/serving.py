@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "hybridq.cli")
 ENDS_S = 20.0
+STARTS_S = 40.0
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,18 @@ class Serving:
         self._errors: list[str] = []
         self._reader = threading.Thread(target=self._read_errors, daemon=True)
         self._reader.start()
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self.line()
         if not line:
             self.close()
             raise AssertionError(f"the server ended with {self.process.returncode}: {self.errors}")
         self.said: dict[str, Any] = json.loads(line)
         self.url: str = self.said["url"]
+
+    def line(self) -> str:
+        """Return the next line it prints; empty when it has ended, or says nothing in time."""
+        assert self.process.stdout is not None
+        readable, _, _ = select.select([self.process.stdout], [], [], STARTS_S)
+        return self.process.stdout.readline() if readable else ""
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None

@@ -202,7 +202,8 @@ def half_a_request(server: Serving, headers: dict[str, str]) -> socket.socket:
 
 
 def test_what_is_under_way_is_finished(redis_url: str) -> None:
-    with Serving(environ={"HYBRIDQ_REDIS_URL": redis_url}) as server, half_a_request(server, key_of(redis_url)) as one:
+    environ = {"HYBRIDQ_REDIS_URL": redis_url, "HYBRIDQ_LOG_LEVEL": "DEBUG"}
+    with Serving(environ=environ) as server, half_a_request(server, key_of(redis_url)) as one:
         assert server.ask("/health").status == 200
         server.tell()
         wait_until(lambda: "Waiting for connections" in server.errors, 10, what="it waits")
@@ -213,7 +214,8 @@ def test_what_is_under_way_is_finished(redis_url: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_cuts_off_what_is_under_way(redis_url: str, number: int) -> None:
-    with Serving(environ={"HYBRIDQ_REDIS_URL": redis_url}) as server, half_a_request(server, key_of(redis_url)):
+    environ = {"HYBRIDQ_REDIS_URL": redis_url, "HYBRIDQ_LOG_LEVEL": "DEBUG"}
+    with Serving(environ=environ) as server, half_a_request(server, key_of(redis_url)):
         assert server.ask("/health").status == 200
         server.tell(number)
         wait_until(lambda: "Waiting for connections" in server.errors, 10, what="it waits")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hybridq.embedded import status
-from tests.api.serving import ROOT, Serving, refused
+from tests.api.serving import COMMAND, ROOT, Serving, refused
 from tests.servers import ServerProcess
 
 PROXY = {"HYBRIDQ_ENVIRONMENT": "production", "HYBRIDQ_TRUSTED_PROXIES": "127.0.0.0/8"}
@@ -40,10 +43,6 @@ def test_up_brings_a_server_of_its_own_and_leaves_the_data(tmp_path: Path) -> No
 
 
 def test_up_says_where_it_is_in_words(tmp_path: Path, redis_url: str) -> None:
-    import subprocess
-
-    from tests.api.serving import COMMAND
-
     process = subprocess.Popen(
         [*COMMAND, "up", "--port", "0", "--redis", redis_url],
         cwd=ROOT,
@@ -80,7 +79,7 @@ def test_the_admin_key_and_the_login_link_are_only_for_development(redis_url: st
         ({"HYBRIDQ_DEV": "1", "HYBRIDQ_HOST": "0.0.0.0"}, "HYBRIDQ_DEV: prints admin credentials"),
         ({"HYBRIDQ_LOGLEVEL": "x"}, "HYBRIDQ_LOGLEVEL: there is no such setting; did you mean HYBRIDQ_LOG_LEVEL?"),
         ({"HYBRIDQ_DRAIN_SECONDS": "x"}, 'HYBRIDQ_DRAIN_SECONDS: "x" will not do'),
-        ({"HYBRIDQ_REDIS_URL": "http://canary-user:canary@h"}, "http://"),
+        ({"HYBRIDQ_REDIS_URL": "http://canary-user:canary@h"}, "Redis URL: the scheme must be one of redis,"),
         ({"HYBRIDQ_LOG_FILE": "/nowhere/hq.log"}, "HYBRIDQ_LOG_FILE: /nowhere/hq.log cannot be written"),
     ],
 )
@@ -166,9 +165,6 @@ def test_a_package_that_is_missing_is_named(redis_url: str) -> None:
         "import sys; sys.modules['uvicorn'] = None\n"
         "from hybridq.cli import main\nsys.exit(main(['serve', '--port', '0']))"
     )
-    import subprocess
-    import sys
-
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=20)
 
     assert done.returncode == 2
@@ -187,8 +183,6 @@ def test_granian_serves_too(redis_url: str) -> None:
 
 def test_a_changed_source_file_starts_it_anew(tmp_path: Path, redis_url: str) -> None:
     """`--reload` watches the sources that are in use, so here they are a copy."""
-    import shutil
-
     pytest.importorskip("watchfiles")
     for name in ("hybridq", "api", "lua"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -197,8 +191,7 @@ def test_a_changed_source_file_starts_it_anew(tmp_path: Path, redis_url: str) ->
         assert server.ask("/health").status == 200
         source = tmp_path / "api" / "page.py"
         source.write_text(source.read_text() + "\n# changed\n")
-        assert server.process.stdout is not None
-        again = json.loads(server.process.stdout.readline())
+        again = json.loads(server.line())
         assert again["url"] != server.url
         assert server.ask("/health", url=again["url"]).status == 200
         server.tell()
