@@ -49,6 +49,7 @@ def build_with(table: Table, **more: Any) -> litestar.Litestar:
         ({"scope": PUBLIC, "query": Loose}, "takes unknown fields"),
         ({"scope": PUBLIC, "body": Strict, "examples": {"body": {"nom": "a"}}}, "an example is off the rules"),
         ({"scope": PUBLIC, "query": Strict, "examples": {"query": {}}}, "an example is off the rules"),
+        ({"scope": PUBLIC, "answers": {200: Loose}, "examples": {200: {"nom": 1}}}, "an example is off the rules"),
     ],
     ids=str,
 )
