@@ -19,7 +19,7 @@ import msgspec
 
 from .._units import ms_to_instant
 from ..errors import RedisUnavailable, SlowFollower
-from ._position import SLACK_MS, WHOLE, Bookmark, Marks, Spot
+from ._position import WHOLE, Bookmark, Marks, Spot
 from ._reader import COUNT_MAX, Reader, pause_s
 from ._stream import Stream, gone_on_from, in_order
 from ._wire import Entry, Happened, Wire
@@ -84,7 +84,9 @@ class Follower:
         self._news = asyncio.Event()
         self._live = False
         self._spots: dict[Stream, Spot] = {}
-        """While behind: up to where events were put into the queue. While live that is where the readers stand."""
+        """While behind: up to where events were put into the queue. While live that is where the readers stand, but
+        for streams of which more was seen: their reader may have begun anew, and a little earlier.
+        """
         self._marks: Marks | None = None
         self._progress: dict[Reader, int] = {}
         """For each reader a time before which everything of its streams was taken, as far as `_even_ms` reaches."""
@@ -180,7 +182,7 @@ class Follower:
         if self._marks is None:
             self._since_ms = now_ms if self._after is None else self._after.t_ms
         if self._live:
-            self._live, self._spots = False, {one: one.last for one in self._streams.values()}
+            self._stop_being_live()
         self._even_ms = even_ms
         missing: dict[Stream, Spot] = {}
         for stream, (reader, gone_on) in found.items():
@@ -209,7 +211,14 @@ class Follower:
         """Take the next entry of a stream from its reader."""
         if not self._live:
             return
-        for at, happened in enumerate(entry.happened, 1):
+        begun = self._spots.get(stream) if self._spots else None
+        first = 0
+        if begun is not None:
+            if Spot(entry.ms, entry.seq) <= begun:
+                return
+            first = begun.taken if begun[:2] == entry[:2] else 0
+            del self._spots[stream]
+        for at, happened in enumerate(entry.happened[first:], first + 1):
             if self._wants(happened.type):
                 if len(self._waiting) >= QUEUE_MAX:
                     self._fall_behind(stream, Spot(entry.ms, entry.seq, at - 1) if at > 1 else stream.last)
@@ -218,8 +227,11 @@ class Follower:
 
     def reset(self, spots: Mapping[Stream, Spot]) -> None:
         """Note that streams lost entries this follower has not seen, and go on at these spots."""
-        if not self._live:
-            self._spots.update(spots)
+        for stream, spot in spots.items():
+            if self._live:
+                self._spots.pop(stream, None)  # the reader goes on at this spot, and so does who is live
+            else:
+                self._spots[stream] = spot
         if self._waiting and self._waiting[-1].reset is not None:
             spots = {**self._waiting.pop().reset, **spots}  # type: ignore[dict-item]
         at_ms = max(spot.ms for spot in spots.values())
@@ -232,8 +244,7 @@ class Follower:
         """Note where some streams begin, in what the next id has to say."""
         spots = {stream.digest: self._spots[stream] for stream in begun}
         if self._marks is None:
-            slack_ms = SLACK_MS if self._after is None else 0
-            self._marks = Marks(self.namespace, self._since_ms - slack_ms, list(spots.items()), safe_ms=self._since_ms)
+            self._marks = Marks(self.namespace, self._since_ms, list(spots.items()), safe_ms=self._since_ms)
             # Named, and yet before `t`: it had not caught up with the others when the id was made.
             behind = {} if self._after is None else self._after.spots
             spots = {digest: spot for digest, spot in spots.items() if digest in behind and spot.ms < self._since_ms}
@@ -241,10 +252,13 @@ class Follower:
             self._marks.pin(digest, spot)
 
     def _fall_behind(self, stream: Stream, spot: Spot) -> None:
-        self._live = False
-        self._spots = {one: one.last for one in self._streams.values()}
+        self._stop_being_live()
         self._spots[stream] = spot
         self._watch_pace()
+
+    def _stop_being_live(self) -> None:
+        self._live = False
+        self._spots = {one: one.last for one in self._streams.values()} | self._spots
 
     def _watch_pace(self) -> None:
         if self._timer is None:
@@ -267,7 +281,8 @@ class Follower:
     def _go_live(self) -> bool:
         """Be live if it stands where the readers stand. Nothing is awaited between comparing and being live."""
         if not self._live and not self._behind():
-            self._live, self._spots, self._even_ms = True, {}, None
+            self._live, self._even_ms = True, None
+            self._spots = {stream: spot for stream, spot in self._spots.items() if spot > stream.last}
             assert self._marks is not None
             self._marks.unpin()
         return self._live

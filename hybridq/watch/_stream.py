@@ -57,7 +57,7 @@ def gone_on_from(spot: Spot, history: History | None) -> Spot | None:
     if history.last[:2] < spot[:2]:
         return history.last if seen else None
     if history.first is None:
-        return history.last if history.last[:2] > spot[:2] else None
+        return history.last if history.last > spot else None
     if history.first[:2] <= spot[:2] or (spot.taken == WHOLE and not (seen or history.trimmed)):
         return None
     return history.first.before()
