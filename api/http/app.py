@@ -14,7 +14,7 @@ from ..docs import docs_routes
 from .answer import answer_of
 from .door import Authenticate, Door, access_of
 from .exchange import Proxies, exchange_of
-from .pipeline import Pipeline, Verify, find_guard, problem_of_exception
+from .pipeline import Pipeline, Verify, problem_of_exception
 from .problems import Problem
 from .route import Route, RouteError
 from .shell import Shell
@@ -45,9 +45,8 @@ def build(
     known = tuple(routes)
     if (docs_for := getattr(settings, "docs_for", "off")) != "off":
         known += tuple(docs_routes(known, private=docs_for == "private"))
-    guard = find_guard()
     door = Door(authenticate or access_of(plane.access, settings), origin=getattr(settings, "public_url", None))
-    pipeline = Pipeline(door=door, guard=guard, plane=plane, settings=settings, verify=verify)
+    pipeline = Pipeline(door=door, plane=plane, settings=settings, verify=verify)
     app = litestar.Litestar(
         route_handlers=[*_refuse_options(known), *(_handler(route, pipeline) for route in known), *handlers],
         exception_handlers={Exception: _answer_exception},
@@ -60,7 +59,6 @@ def build(
     app.asgi_handler = Shell(
         app.asgi_handler,
         proxies=Proxies(getattr(settings, "trusted_proxies", ())),
-        looks_secret=guard.looks_secret,
         hosts=getattr(settings, "hosts", ()),
     )
     return app

@@ -8,6 +8,8 @@ import secrets
 from collections.abc import Iterable
 from typing import Any, Final
 
+from hybridq import guard
+
 __all__ = ["Exchange", "Proxies", "exchange_of", "header", "headers_named"]
 
 _KEY: Final = "hybridq.exchange"
@@ -53,13 +55,11 @@ def exchange_of(scope: Any) -> Exchange:
     return found
 
 
-def open_exchange(scope: Any, proxies: Proxies, looks_secret: Any) -> Exchange:
+def open_exchange(scope: Any, proxies: Proxies) -> Exchange:
     """Read ids and peer from the headers, and hang the exchange into the scope."""
     headers: Headers = scope["headers"]
     peer, scheme = proxies.origin(scope)
-    exchange = Exchange(
-        request_id=_request_id(headers, looks_secret), traceparent=_traceparent(headers), peer=peer, scheme=scheme
-    )
+    exchange = Exchange(request_id=_request_id(headers), traceparent=_traceparent(headers), peer=peer, scheme=scheme)
     scope[_KEY] = exchange
     return exchange
 
@@ -75,12 +75,12 @@ def header(headers: Headers, name: bytes) -> bytes | None:
     return values[0] if len(values) == 1 else None
 
 
-def _request_id(headers: Headers, looks_secret: Any) -> str:
+def _request_id(headers: Headers) -> str:
     sent = header(headers, b"x-request-id")
     if sent is None or _REQUEST_ID.fullmatch(sent) is None:
         return secrets.token_hex(16)
     text = sent.decode("ascii")
-    return secrets.token_hex(16) if looks_secret(text) else text
+    return secrets.token_hex(16) if guard.find(text) is not None else text
 
 
 def _traceparent(headers: Headers) -> str:

@@ -6,18 +6,18 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
+import json
 import re
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import litestar
-import msgspec
 import structlog
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 import hybridq as hq
+from hybridq import guard
 
 from .answer import Answer, Stream, answer_of, send_answer, send_stream
 from .door import Door, check_scope
@@ -26,7 +26,7 @@ from .problems import RETRY_S, Problem, Reason, invalid, problem_of
 from .request import ClientGone, Request
 from .route import Route
 
-__all__ = ["Guard", "Pipeline", "Verify", "find_guard", "problem_of_exception"]
+__all__ = ["Pipeline", "Verify", "problem_of_exception"]
 
 BODY_TIMEOUT_S: Final = 10.0
 """How long the next piece of a body may take."""
@@ -44,59 +44,11 @@ Verify = Callable[[Request], Awaitable[None]]
 _log = structlog.get_logger()
 
 
-class Guard:
-    """The secret guard: `scan` finds, `redact` takes out."""
-
-    def __init__(self, module: Any) -> None:
-        self._module = module
-
-    def refuse(self, plain: Any) -> None:
-        """Raise 422 that points at what looks like a secret and names the rule."""
-        found = self._module.scan(plain)
-        if found:
-            raise Problem("secret_suspected", errors=[Reason(each.pointer, each.rule) for each in found])
-
-    def redact(self, plain: Any) -> tuple[Any, int]:
-        """Return the values without what looks like a secret, and how many were taken out."""
-        value, count = self._module.redact_value(plain)
-        return value, count
-
-    def looks_secret(self, text: str) -> bool:
-        """Whether a text looks like a secret."""
-        return self._module.find(text) is not None
-
-
-class NoGuard(Guard):
-    """Stands in where the library has no guard."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-
-    def refuse(self, plain: Any) -> None:
-        """Refuse nothing."""
-
-    def redact(self, plain: Any) -> tuple[Any, int]:
-        """Take nothing out."""
-        return plain, 0
-
-    def looks_secret(self, text: str) -> bool:
-        """Suspect nothing."""
-        return False
-
-
-def find_guard() -> Guard:
-    """Return the library's guard."""
-    try:
-        return Guard(importlib.import_module("hybridq.guard"))
-    except ModuleNotFoundError:
-        return NoGuard()
-
-
 class Pipeline:
     """Carries requests of every route; one for an app."""
 
-    def __init__(self, *, door: Door, guard: Guard, plane: Any, settings: Any, verify: Verify | None = None) -> None:
-        self._door, self._guard, self._verify = door, guard, verify
+    def __init__(self, *, door: Door, plane: Any, settings: Any, verify: Verify | None = None) -> None:
+        self._door, self._verify = door, verify
         self._plane, self._settings = plane, settings
 
     async def serve(self, route: Route, raw: litestar.Request[Any, Any, Any]) -> ASGIApp:
@@ -121,7 +73,10 @@ class Pipeline:
         await self._check_signature(request)
         self._door.check_browser(route, request)
         check_scope(route, request.caller)
-        self._apply_guard(route, request, plain)
+        if len(request.raw_body) < THREAD_BYTES_MIN:
+            apply_guard(route, request, plain)
+        else:
+            await asyncio.to_thread(apply_guard, route, request, plain)
         return await route.handler(request)
 
     async def _read(self, route: Route, request: Request) -> Any:
@@ -157,14 +112,18 @@ class Pipeline:
         elif wanted:
             raise Problem("signature_required")
 
-    def _apply_guard(self, route: Route, request: Request, plain: Any) -> None:
-        if route.guard == "refuse":
-            self._guard.refuse(plain)
-            self._guard.refuse({"path": request.path})
-        elif route.guard == "redact":
-            redacted, request.redactions = self._guard.redact(plain)
-            if request.redactions:
-                request.body = route.body_reader.decode(msgspec.json.encode(redacted))
+
+def apply_guard(route: Route, request: Request, plain: Any) -> None:
+    """Refuse secrets where intent comes in, take them out where results come back."""
+    if route.guard == "refuse":
+        found = [*guard.scan(plain), *guard.scan(request.path, "/path")]
+        if found:
+            raise Problem("secret_suspected", errors=[Reason(each.pointer, each.rule) for each in found])
+    elif route.guard == "redact":
+        redacted, request.redactions = guard.redact_value(plain)
+        if request.redactions:
+            # Not msgspec's encoder: payload may hold numbers that it does not write.
+            request.body = route.body_reader.read(json.dumps(redacted, ensure_ascii=False).encode()).value
 
 
 async def read_body(route: Route, raw: litestar.Request[Any, Any, Any]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
@@ -40,10 +40,8 @@ _log = structlog.get_logger()
 class Shell:
     """The outermost ASGI application."""
 
-    def __init__(
-        self, app: ASGIApp, *, proxies: Proxies, looks_secret: Callable[[str], bool], hosts: Sequence[str] = ()
-    ) -> None:
-        self._app, self._proxies, self._looks_secret = app, proxies, looks_secret
+    def __init__(self, app: ASGIApp, *, proxies: Proxies, hosts: Sequence[str] = ()) -> None:
+        self._app, self._proxies = app, proxies
         self._hosts = frozenset(host for host in hosts if not host.startswith("*."))
         self._domains = tuple(host[1:] for host in hosts if host.startswith("*."))
 
@@ -53,7 +51,7 @@ class Shell:
             await send({"type": "websocket.close", "code": 1000, "reason": None})
             return
         began = time.perf_counter()
-        exchange = open_exchange(scope, self._proxies, self._looks_secret)
+        exchange = open_exchange(scope, self._proxies)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id, trace_id=exchange.trace_id)
 

@@ -415,6 +415,17 @@ def test_a_secret_in_a_result_is_taken_out(rig: Rig) -> None:
     assert AWS_KEY not in answer.text
 
 
+def test_taking_out_leaves_the_rest_as_it_was(rig: Rig) -> None:
+    """Numbers that few can write included."""
+    body = f'{{"payload":{{"a":"{AWS_KEY}","n":-0,"big":{2**80},"f":2.0,"s":"\\u0000é"}}}}'.encode()
+
+    answer = rig.call("POST", "/things/a~b/result", rig.agent, content=body, headers=JSON)
+
+    payload = json.loads(answer.content)["payload"]
+    assert AWS_KEY not in answer.text
+    assert payload | {"a": ""} == {"a": "", "n": 0, "big": 2**80, "f": 2.0, "s": "\x00é"}
+
+
 # -- repeats and conditions ----------------------------------------------------------------------------------
 
 
