@@ -1,0 +1,112 @@
+"""What a caller may reach: pools they may name, jobs behind ids, leases that are theirs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import hybridq as hq
+
+from .grants import check_pool
+from .http.names import refuse_reserved, split_full_id
+from .http.problems import Problem
+from .http.request import Request
+from .views import full_id
+
+__all__ = [
+    "DEFAULT_POOL",
+    "conflicts_of",
+    "holder_of",
+    "known_queue",
+    "lease_of",
+    "members_of",
+    "named_pool",
+    "note_pool",
+    "own_pools",
+    "queue_behind",
+]
+
+DEFAULT_POOL: Final = "default"
+_ALLOWED: Final = {
+    "start": ("CLAIMED",),
+    "complete": ("RUNNING",),
+    "release": ("CLAIMED", "RUNNING"),
+}
+"""verb → statuses it is allowed from, as the contract has them."""
+
+
+def named_pool(request: Request, pool: str | None, pointer: str = "/pool") -> str:
+    """Return the pool a caller means: the one named, the agent's, or the default. 400 for a name that is kept."""
+    refuse_reserved(pointer, pool)
+    found: str = pool or request.credential.pool or DEFAULT_POOL
+    check_pool(request.credential, found)
+    return found
+
+
+async def known_queue(request: Request, pool: str) -> hq.AsyncQueue | None:
+    """Return the queue of a pool, None when there is no such pool: looking must not make one."""
+    namespace = request.credential.namespace
+    if not await request.plane.knows_pool(namespace, pool):
+        # It may have been made by another process a moment ago.
+        request.plane.forget_pools(namespace)
+        if not await request.plane.knows_pool(namespace, pool):
+            return None
+    return request.plane.queue(namespace, pool)
+
+
+async def note_pool(request: Request, pool: str) -> None:
+    """See to it that a pool that this call may have made is listed from now on."""
+    namespace = request.credential.namespace
+    if not await request.plane.knows_pool(namespace, pool):
+        request.plane.forget_pools(namespace)
+
+
+async def own_pools(request: Request, pool: str | None = None) -> list[str]:
+    """Return the pools a call is about that are there: the one named, else all that the caller may reach."""
+    if pool is not None:
+        check_pool(request.credential, pool)
+    known = await request.plane.known_pools(request.credential.namespace)
+    return [each for each in known if request.credential.allows_pool(each) and pool in (None, each)]
+
+
+async def queue_behind(request: Request) -> tuple[hq.AsyncQueue, str]:
+    """Return queue and job id of the full id in the path. 404 for a pool that is not there or not the caller's."""
+    pool, job_id = split_full_id(request.path["id"])
+    queue = await known_queue(request, pool) if request.credential.allows_pool(pool) else None
+    if queue is None:
+        raise Problem("job_not_found")
+    return queue, job_id
+
+
+def holder_of(request: Request) -> str:
+    """Return who the caller is to a lease: a registered agent, or any name that this credential claims under."""
+    caller = request.credential
+    return str(caller.agent_id) if caller.kind == "agent" else f"@{caller.id}"
+
+
+def lease_of(job_id: str, token: str, holder: str) -> hq.LeaseProof:
+    """Return the proof in a lease token, whose form was checked when it was read."""
+    fence, _, lease_id = token.partition(".")
+    if int(fence) >= 2**53:
+        raise Problem("invalid_argument", errors=[("/lease_token", "must be <fence>.<lease_id>")])
+    return hq.LeaseProof(job_id=job_id, fence=int(fence), lease_id=lease_id, agent=holder)
+
+
+@contextlib.contextmanager
+def conflicts_of(pool: str, verb: str = "") -> Iterator[None]:
+    """Give conflicts what only the place of the call knows: full ids, and from where the verb is allowed."""
+    try:
+        yield
+    except hq.UniqueTaken as error:
+        raise Problem("unique_taken", existing_job_id=full_id(pool, error.existing_job_id)) from error
+    except hq.StaleLease as error:
+        raise Problem("stale_lease", job_status=error.status, allowed=_ALLOWED.get(verb, ())) from error
+    except hq.IllegalTransition as error:
+        raise Problem("illegal_transition", job_status=error.status, allowed=error.allowed) from error
+
+
+def members_of(problem: Problem, **members: Any) -> Problem:
+    """Return the same problem with further keys in its body."""
+    problem.members.update(members)
+    return problem
