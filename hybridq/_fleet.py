@@ -135,6 +135,9 @@ class FleetBase:
         shortest_lease_s: float | None,
     ) -> Flow[Pulse]:
         said_ms = fleet.lease_ms(shortest_lease_s)
+        fleet.beat(
+            self.namespace, agent_id, session_id, metrics=metrics
+        )  # what is wrong is said before anything is sent
         known: fleet.Kept = yield fleet.describe(self.namespace, agent_id, now_ms=self._now_ms)
         [found] = yield fleet.figures(self._queue(known.pool), [agent_id], leases=True, now_ms=self._now_ms)
         shortest = [ms for ms in (said_ms, found.shortest_lease_ms) if ms]

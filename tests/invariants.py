@@ -1,4 +1,4 @@
-"""Every invariant of every queue on a server, for use after every test."""
+"""Every invariant of every queue and fleet on a server, for use after every test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from hybridq import check
 
 
 def must_hold(client: redis.Redis) -> None:
-    """Raise `InvariantBroken` when any queue of any namespace on the server breaks one."""
+    """Raise `InvariantBroken` when any queue or fleet of any namespace on the server breaks one."""
+    for key in client.scan_iter("hq:{*/sys/fleet}:meta", count=1000):
+        check.fleet(client, key.decode().partition("{")[2].partition("/")[0]).raise_if_broken()
     for key in client.scan_iter("hq:{*}:meta", count=1000):
         found = re.fullmatch(r"hq:\{([^/}]+)/q/([^/}]+)\}:meta", key.decode())
         if found is None:

@@ -2,6 +2,7 @@
 
 ```python
 check.keyspace(redis_client, "default").raise_if_broken()   # everything Redis holds of a namespace
+check.fleet(redis_client, "default").raise_if_broken()      # the agents of a namespace
 check.history(recorder.events).raise_if_broken()            # everything clients sent and were answered
 ```
 
@@ -10,11 +11,13 @@ come from a queue that keeps its promises. `INVARIANTS` lists the rules by numbe
 
 ```
 keyspace   _scan (keys) → _queue (counters, bounds) → _read (one job at one instant) → _record, _attempts (rules)
+fleet      _fleet (records, indexes and sums)
 history    _events (recording) → _story, _shapes (sorted by job) → _leases, _jobs, _turns (rules)
 ```
 """
 
 from ._events import Event, Recorder, read_events, write_events
+from ._fleet import fleet
 from ._history import history
 from ._keyspace import keyspace
 from ._report import INVARIANTS, InvariantBroken, Report, Violation
@@ -26,6 +29,7 @@ __all__ = [
     "Recorder",
     "Report",
     "Violation",
+    "fleet",
     "history",
     "keyspace",
     "read_events",

@@ -19,6 +19,17 @@ if not meta.schema then
   return {{'LOST', {}, 0}}
 end
 
+-- After the clock was set back an agent was last heard in what is now the future: its silence counts from now.
+local function hear_now(agent)
+  local one = record(agent)
+  if one then
+    call('HSET', k_agent .. agent, 'seen_ms', now_text)
+    watch(agent, now, int(one.heartbeat_ms))
+  else
+    call('ZREM', k_watch, agent)
+  end
+end
+
 local function declare(agent)
   local one = record(agent)
   if not one or one.ended_ms or one.offline_ms then
@@ -63,10 +74,9 @@ local function told(row, due)
   return {agent, pool, generation, how, until_ms, known, here and one.capacity or '0', one and one.draining or '0'}
 end
 
--- After the clock was set back, times lie too far ahead: silence counts from now.
 local ahead = now + MISSED * 2 * math.max(BEAT_MS_MIN, watched * 1000 / BEATS_A_S)
 for _, agent in ipairs(call('ZREVRANGEBYSCORE', k_watch, '+inf', '(' .. text_of(ahead), 'LIMIT', 0, STEP)) do
-  safely(watch, agent, now, BEAT_MS_MIN)
+  safely(hear_now, agent)
 end
 local silent = call('ZRANGEBYSCORE', k_watch, '-inf', text_of(now - OFFLINE_AFTER_MS), 'LIMIT', 0, STEP)
 for _, agent in ipairs(silent) do

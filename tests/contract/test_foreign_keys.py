@@ -14,8 +14,8 @@ from tests.contract.harness import Held, Rig
 
 KEYS = (
     "meta", "ready:any", "ready:gpu", "scheduled:CRITICAL", "scheduled:HIGH", "scheduled:NORMAL", "scheduled:LOW",
-    "blocked", "leased", "held:one", "held:two", "agent:one", "agents", "gone", "dead", "finished", "all", "spec", "result",
-    "unique", "lanes", "tombs", "tombs_by_age", "stats", "events", "latency:MINUTE", "latency:all",
+    "blocked", "leased", "held:one", "held:two", "agent:one", "agents", "gone", "dead", "finished", "all", "spec",
+    "result", "unique", "lanes", "tombs", "tombs_by_age", "stats", "events", "latency:MINUTE", "latency:all",
     "job:queued", "job:due", "job:claimed", "job:running", "job:lost", "job:dead", "job:failed", "job:old",
 )  # fmt: skip
 WRITING = [verb for verb in verbs() if "no-writes" not in load(verb).header.flags and verb != "create"]

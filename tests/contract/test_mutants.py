@@ -20,6 +20,7 @@ from tests.contract import (
     test_claim_again,
     test_complete,
     test_complete_again,
+    test_enlist,
     test_enqueue,
     test_grace,
     test_heartbeat,
@@ -142,6 +143,20 @@ MUTANTS = (
     Mutant("older lanes are served", test_claim, "lanes_version ~= 0 and", "false and"),
     Mutant("a purge takes any job", test_purge, "job.status ~= 'DEAD_LETTERED'", "false"),
     Mutant("a full queue takes more", test_enqueue, "  return room < 0\n", "  return false\n"),
+    # -- sessions of registered agents
+    Mutant("an older session is taken", test_enlist, "if int(known) > e.generation then", "if false then"),
+    Mutant("leases of the new session are taken too", test_enlist, "int(job.session) < e.generation", "true"),
+    Mutant("what was claimed later is taken too", test_enlist, "return in_time and", "return"),
+    Mutant("a claim forgets its session", test_enlist, "    set('session', text_of(e.generation))\n"),
+    Mutant("an ended lease keeps its session", test_enlist, "'request', 'session', 'claimed_ms'",
+           "'request', 'claimed_ms'"),
+    Mutant("frees have no bound", test_enlist, "      if left == 0 then\n", "      if false then\n"),
+    Mutant("an agent that left may claim", test_enlist, "'capacity', e.capacity,", "'capacity', 9,"),
+    Mutant("gone agents are kept for ever", test_enlist, "text_of(now - GONE_MS)", "'-1'"),
+    Mutant("runs are not counted with the agent", test_enlist, "  if figures then\n", "  if false then\n"),
+    Mutant("cancelled runs count as failed", test_enlist, "if job.session and to ~= 'CANCELLED' then",
+           "if job.session then"),
+    Mutant("all runs are remembered", test_enlist, ", -RECENT)", ", 1)"),
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ import pytest
 import redis as redis_py
 
 from hybridq import AsyncQueue, JobSpec, JobStatus, Priority, Queue, scripts
+from hybridq.ops import fleet
 from tests.integration.conftest import ENGINE
 from tests.servers import ServerProcess
 
@@ -144,6 +145,12 @@ async def use_every_verb(queue: AsyncQueue) -> None:
     assert (25, 25) == (did.requeued, did.promoted)
     taken = await queue.claim(50, agent="b", start=True)
     await asyncio.gather(*(queue.complete(lease) for lease in taken))
+    await queue.enqueue_many(JobSpec(priority=Priority.HIGH) for _ in range(50))
+    given = await queue.claim(50, agent="c", start=True)
+    told = fleet.enlist(queue.root, "c", generation=queue._now_ms, capacity=0, free="give_back", now_ms=queue._now_ms)
+    assert await queue._run(told) == (50, False)
+    await asyncio.gather(*(queue.cancel(lease.job_id) for lease in given))
+    await queue._run(fleet.figures(queue.root, ["a"] * 50, leases=True))
     await queue.jobs(status=JobStatus.BLOCKED)
     await queue.jobs(limit=100)
     await queue.stats(window_s=3600)
@@ -168,7 +175,7 @@ async def test_no_script_is_long_with_a_full_batch(own_server: ServerProcess) ->
                 for verb, ms in times_ms(client).items():
                     shortest[verb] = min(ms, shortest.get(verb, ms))
 
-    assert set(scripts.verbs()) - {"create", "configure", "pause"} == set(shortest)
+    assert set(scripts.verbs()) - {"create", "configure", "limits", "pause"} == set(shortest) - {"limits"}
     # Where everything takes longer, so may a script: the limit is an idle machine's, by a yardstick in the same run.
     limit_ms = SCRIPT_MS_MAX * max(1.0, min(yardsticks) / YARDSTICK_MS)
     print(f"limit: {limit_ms:.2f} ms, as the yardstick took {min(yardsticks):.2f} ms")
