@@ -239,8 +239,8 @@ class AsyncQueue(_base.QueueBase):
     ) -> Finished:
         """End a run that did not go well: the job waits for its next attempt, or is given up.
 
-        `error` is anything JSON can hold, at most 8,192 bytes; `result`, what was reached nevertheless, at most 262,144.
-        `delay_s` replaces the job's own backoff. Raises as `complete` does.
+        `error` is anything JSON can hold, at most 8,192 bytes; so is `result`, what was reached nevertheless, at most
+        262,144. `delay_s` replaces the job's own backoff. Raises as `complete` does.
         """
         call = leases.complete(
             self.root,
