@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import resource
 import signal
@@ -174,6 +175,8 @@ class _Stop:
             if len(self.signals) > 2:
                 os._exit(128 + number)
             if len(self.signals) > 1 or self.cancels:
+                # Every request that is cut off would be told with a traceback.
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
                 main.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from hybridq.embedded import status
 from hybridq.scripts import load, verbs
+from tests.api.serving import Serving
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WAIT_S = 110.0
@@ -120,7 +122,7 @@ def test_the_library_alone_needs_three_packages(built: tuple[Path, Path]) -> Non
     base = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
 
     assert ["msgspec", "redis[hiredis]", "structlog"] == sorted(line.split("<")[0].split(">")[0] for line in base)
-    assert {"agent", "cli", "dev", "fake", "server"} == set(metadata.get_all("Provides-Extra", []))
+    assert {"agent", "cli", "dev", "fake", "granian", "otel", "server"} == set(metadata.get_all("Provides-Extra", []))
 
 
 def test_the_sdist_has_the_sources_and_nothing_of_this_machine(built: tuple[Path, Path]) -> None:
@@ -150,3 +152,16 @@ def test_a_job_goes_from_enqueued_to_completed_with_nothing_but_the_wheel(fresh:
 
 def test_the_installed_command_says_its_version(fresh: Path, tmp_path: Path) -> None:
     assert "0.1.0" in _run(fresh / "hybridq", "--version", cwd=tmp_path)
+
+
+def test_the_installed_command_serves_and_stops(fresh: Path, tmp_path: Path) -> None:
+    """The HTTP side of the wheel, on a private server, with no checkout in sight."""
+    environ = {"HYBRIDQ_DATA_DIR": str(tmp_path / "data")}
+    command = (str(fresh / "python"), "-I", "-m", "hybridq.cli")
+    with Serving(environ=environ, command=command, cwd=tmp_path) as server:
+        assert {"status": "healthy", "version": "0.1.0"} == server.ask("/health").document
+        assert 200 == server.ask("/health/ready").status
+        assert 200 == server.ask("/api/docs").status
+        server.tell()
+        assert 0 == server.ended(), server.errors
+    assert not status(tmp_path / "data").running
