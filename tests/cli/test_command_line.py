@@ -24,15 +24,20 @@ from .conftest import COMMAND, ROOT, Ran
 
 Run = Callable[..., Ran]
 Start = Callable[..., "subprocess.Popen[str]"]
-COMMANDS = [*sorted(set(group.commands) - {"dead"}), "dead list", "dead replay", "dead purge"]
+GROUPS = {"dead": ("list", "replay", "purge"), "keys": ("create", "list", "revoke")}
+COMMANDS = [
+    *sorted(set(group.commands) - set(GROUPS)),
+    *(f"{name} {one}" for name, ones in GROUPS.items() for one in ones),
+]
 ENDS_S = 20.0
 
 
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
-        *("cancel", "check", "demo", "doctor", "down", "enqueue", "job", "jobs"),
+        *("audit", "cancel", "check", "demo", "doctor", "down", "enqueue", "job", "jobs"),
         *("pause", "priority", "resume", "retry", "serve", "stats", "up", "worker"),
         *("dead list", "dead replay", "dead purge"),
+        *("keys create", "keys list", "keys revoke"),
     ]
 
 
