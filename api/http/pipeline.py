@@ -68,9 +68,9 @@ class Pipeline:
         request = Request(raw, route, exchange, plane=self._plane, settings=self._settings)
         request.caller = await self._door.enter(route, request, exchange)
         request.raw_body = await read_body(route, raw)
+        await self._check_signature(request)
         plain = await self._read(route, request)
         request.read_headers()
-        await self._check_signature(request)
         self._door.check_browser(route, request)
         check_scope(route, request.caller)
         if len(request.raw_body) < THREAD_BYTES_MIN:
