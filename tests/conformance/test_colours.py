@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from hybridq import AsyncFleet, AsyncQueue, Fleet, Queue
+from hybridq import Access, AsyncAccess, AsyncFleet, AsyncQueue, Fleet, Queue
 from hybridq.aio import AsyncDeadLetters
 from hybridq.client import DeadLetters
 
-PAIRS = [(Queue, AsyncQueue), (DeadLetters, AsyncDeadLetters), (Fleet, AsyncFleet)]
+PAIRS = [(Queue, AsyncQueue), (DeadLetters, AsyncDeadLetters), (Fleet, AsyncFleet), (Access, AsyncAccess)]
 METHODS = [
     pytest.param(sync, aio, name, id=f"{sync.__name__}.{name}")
     for sync, aio in PAIRS
@@ -58,7 +58,7 @@ def test_what_a_docstring_names_is_a_parameter_or_known(sync: type, aio: type, n
     assert {word for word in re.findall(r"`(\w+)=", text)} <= parameters
 
 
-@pytest.mark.parametrize("kind", [Queue, AsyncQueue, Fleet, AsyncFleet])
+@pytest.mark.parametrize("kind", [Queue, AsyncQueue, Fleet, AsyncFleet, Access, AsyncAccess])
 def test_the_class_describes_its_parameters(kind: type) -> None:
     text = inspect.getdoc(kind) or ""
     described = re.findall(r"^    (\w+): ", text, re.MULTILINE)
@@ -70,6 +70,7 @@ def test_the_class_describes_its_parameters(kind: type) -> None:
 def test_constructors_are_the_same() -> None:
     assert inspect.signature(Queue) == inspect.signature(AsyncQueue)
     assert inspect.signature(Fleet) == inspect.signature(AsyncFleet)
+    assert inspect.signature(Access) == inspect.signature(AsyncAccess)
 
 
 @pytest.mark.parametrize(("sync", "aio", "name"), METHODS)
