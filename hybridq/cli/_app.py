@@ -10,7 +10,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from .. import __version__
-from . import _dead, _demo, _enqueue, _jobs, _keys, _queue, _serve, _server, _steer, _worker
+from . import _dead, _demo, _enqueue, _fleet, _jobs, _keys, _queue, _serve, _server, _steer, _worker
 from ._output import Printer
 
 __all__ = ["hybridq", "run"]
@@ -37,6 +37,7 @@ for command in (
     *(_enqueue.enqueue, _jobs.jobs, _jobs.job),
     *(_steer.cancel, _steer.retry, _steer.priority, _dead.dead),
     *(_queue.stats, _queue.pause, _queue.resume),
+    *(_fleet.agents, _fleet.pools),
     *(_keys.keys, _keys.audit),
     *(_server.check, _server.doctor, _server.down),
 ):

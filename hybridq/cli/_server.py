@@ -22,12 +22,15 @@ def check(*, target: Target, out: Printer, only: str | None) -> None:
     """Check that the records of a namespace keep every invariant; exit 1 when one is broken."""
     import msgspec
 
-    from hybridq.check import keyspace
+    from hybridq.check import fleet, keyspace
 
     with target.open() as queue:
         client = queue.connector.sync()
         try:
             report = keyspace(client, queue.namespace, only)
+            if only is None:
+                agents = fleet(client, queue.namespace)
+                report = msgspec.structs.replace(report, violations=(*report.violations, *agents.violations))
         finally:
             client.close()
     if out.json:

@@ -24,7 +24,11 @@ from .conftest import COMMAND, ROOT, Ran
 
 Run = Callable[..., Ran]
 Start = Callable[..., "subprocess.Popen[str]"]
-GROUPS = {"dead": ("list", "replay", "purge"), "keys": ("create", "list", "revoke")}
+GROUPS = {
+    "agents": ("list", "show", "drain", "undrain"),
+    "dead": ("list", "replay", "purge"), "keys": ("create", "list", "revoke"),
+    "pools": ("list", "show", "scale"),
+}
 COMMANDS = [
     *sorted(set(group.commands) - set(GROUPS)),
     *(f"{name} {one}" for name, ones in GROUPS.items() for one in ones),
@@ -36,8 +40,10 @@ def test_the_commands_are_these() -> None:
     assert COMMANDS == [
         *("audit", "cancel", "check", "demo", "doctor", "down", "enqueue", "job", "jobs"),
         *("pause", "priority", "resume", "retry", "serve", "stats", "up", "worker"),
+        *("agents list", "agents show", "agents drain", "agents undrain"),
         *("dead list", "dead replay", "dead purge"),
         *("keys create", "keys list", "keys revoke"),
+        *("pools list", "pools show", "pools scale"),
     ]
 
 

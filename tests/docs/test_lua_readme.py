@@ -13,7 +13,7 @@ import pytest
 import redis as redis_py
 
 from hybridq import Queue
-from hybridq.keys import FAMILIES
+from hybridq.keys import CATALOGUE_FAMILIES, FAMILIES, FLEET_FAMILIES
 from hybridq.ops import leases
 from hybridq.scripts import verbs
 from tests.servers import ServerProcess
@@ -100,6 +100,22 @@ def test_the_key_table_names_every_family_and_no_other() -> None:
     rows = re.findall(r"^\| `…:([a-z_]+)[^`]*` \| (\w+) \|", TEXT, flags=re.MULTILINE)
 
     assert {(name, kind) for name, (_, kind) in FAMILIES.items()} == set(rows)
+
+
+@pytest.mark.parametrize(("root", "families"), [("queues", CATALOGUE_FAMILIES), ("fleet", FLEET_FAMILIES)])
+def test_the_tables_of_other_roots_name_every_family_and_no_other(
+    root: str, families: dict[str, tuple[str, str]]
+) -> None:
+    """The catalogue and the fleet have a section each, which begins with their root."""
+    section = TEXT[TEXT.index(f"The root is `hq:{{<namespace>/sys/{root}}}`") :].partition("\n## ")[0]
+    rows = re.findall(r"^\| `:([a-z_]+)[^`]*` \| (\w+) \|", section, flags=re.MULTILINE)
+
+    assert {(name, kind) for name, (_, kind) in families.items()} == set(rows)
+
+
+@pytest.mark.parametrize("folder", ["catalogue", "fleet"])
+def test_the_script_table_of_other_roots_names_every_file(folder: str) -> None:
+    assert set(verbs(folder)) <= set(re.findall(r"`([a-z]+/[a-z]+)`", TEXT))
 
 
 def test_every_key_of_a_busy_queue_is_on_the_page(busy_queue: Queue, redis: redis_py.Redis) -> None:
