@@ -6,13 +6,17 @@ text that came in.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+
 import structlog
 
 from hybridq import HybridqError
 
+from .http.problems import Problem
 from .http.request import Request
 
-__all__ = ["actor_of", "audit"]
+__all__ = ["actor_of", "audit", "noting_refusals"]
 
 log = structlog.get_logger("hybridq.api")
 
@@ -39,6 +43,17 @@ async def audit(
         )
     except HybridqError as problem:
         log.error("audit.lost", component="audit", action=action, error_type=type(problem).__name__)
+
+
+@contextlib.asynccontextmanager
+async def noting_refusals(request: Request, action: str, object: str = "") -> AsyncIterator[None]:
+    """Note it when what is done inside is refused with 403: somebody tried to get more than they have."""
+    try:
+        yield
+    except Problem as problem:
+        if problem.status == 403:
+            await audit(request, action, object, "refused")
+        raise
 
 
 def actor_of(request: Request) -> str:

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from hybridq import Credential, NewKey, tokens
 
-from ..audit_trail import audit
+from ..audit_trail import audit, noting_refusals
 from ..grants import check_not_wider, check_pool, check_scopes, covers_pools
 from ..http.answer import Answer
 from ..http.cursors import CURSOR, CURSOR_CHARS_MAX
@@ -143,14 +143,15 @@ async def create_key(request: Request) -> Answer:
     caller = request.credential
     check_scopes("/scopes", body.scopes)
     _check_end(body.expires_at, FAR)
-    check_not_wider(
-        caller,
-        scopes=body.scopes,
-        pools=body.pools,
-        services=body.services,
-        expires_at=body.expires_at,
-        signs=body.public_key is not None,
-    )
+    async with noting_refusals(request, "key.create"):
+        check_not_wider(
+            caller,
+            scopes=body.scopes,
+            pools=body.pools,
+            services=body.services,
+            expires_at=body.expires_at,
+            signs=body.public_key is not None,
+        )
     made = await request.plane.access.create_key(
         body.name,
         scopes=body.scopes,
@@ -215,9 +216,10 @@ async def list_registration_keys(request: Request) -> Answer:
 async def create_registration_key(request: Request) -> Answer:
     body: NewRegistrationKey = request.body
     caller = request.credential
-    check_pool(caller, body.pool)
     expires_at = _registration_end(caller, body.expires_at)
-    check_not_wider(caller, scopes=(), pools=[body.pool], any_service=True, expires_at=expires_at)
+    async with noting_refusals(request, "registration.create"):
+        check_pool(caller, body.pool)
+        check_not_wider(caller, scopes=(), pools=[body.pool], any_service=True, expires_at=expires_at)
     made = await request.plane.access.create_registration_key(
         caller.namespace,
         body.pool,

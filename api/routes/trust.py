@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from hybridq import TrustRule
 
-from ..audit_trail import audit
+from ..audit_trail import audit, noting_refusals
 from ..grants import check_not_wider, check_pool, check_scopes
 from ..http.answer import Answer
 from ..http.names import Name, refuse_reserved
@@ -107,8 +107,9 @@ async def put_trust_rule(request: Request) -> Answer:
         if "*" in wanted and (name != "sub" or wanted.index("*") != len(wanted) - 1 or len(wanted) < 2):
             raise invalid("/claims", "must be exact; only that of sub may end in one *, after something else")
     check_scopes("/scopes", body.scopes)
-    check_pool(caller, body.pool)
-    check_not_wider(caller, scopes=body.scopes, pools=[body.pool], any_service=True, expires_at=caller.expires_at)
+    async with noting_refusals(request, "rule.put", rule_id):
+        check_pool(caller, body.pool)
+        check_not_wider(caller, scopes=body.scopes, pools=[body.pool], any_service=True, expires_at=caller.expires_at)
     rule = TrustRule(
         id=rule_id,
         namespace=caller.namespace,

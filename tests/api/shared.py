@@ -1,6 +1,6 @@
-"""One server for a whole file of tests, each test in a namespace of its own: for what is about HTTP and not about Redis.
+"""One server for a whole file of tests, each test in a namespace of its own: for what is not about Redis.
 
-`from tests.api.shared import api, key, running`
+`api, key, running = shared.api, shared.key, shared.running` in a file of tests makes them its fixtures.
 """
 
 from __future__ import annotations

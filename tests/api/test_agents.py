@@ -63,7 +63,7 @@ def beat(api: Api, agent: dict[str, Any], **body: Any) -> Any:
     return api.post(path, {"session_id": agent["session_id"], **body}, token=agent["token"])
 
 
-# -- register -----------------------------------------------------------------------------------------------------
+# -- register --------------------------------------------------------------------------------------------------------
 
 
 def test_an_agent_registers_and_the_same_boot_gets_the_same_session(api: Api) -> None:
@@ -186,7 +186,7 @@ def test_labels_that_hold_a_secret_are_refused(api: Api) -> None:
     assert "ghp_" not in str(answer)
 
 
-# -- heartbeat ------------------------------------------------------------------------------------------------------
+# -- heartbeat -------------------------------------------------------------------------------------------------------
 
 
 def test_a_heartbeat_answers_what_an_agent_must_know(api: Api) -> None:
@@ -275,7 +275,7 @@ def test_a_key_beats_for_the_agent_it_registered(api: Api, key: Callable[..., st
     assert answer.status_code == 200 and answer.json()["token"] is None
 
 
-# -- looking ----------------------------------------------------------------------------------------------------------
+# -- looking ---------------------------------------------------------------------------------------------------------
 
 
 def test_agents_are_listed_by_name_page_by_page(api: Api) -> None:
@@ -333,7 +333,7 @@ def test_a_caller_sees_the_agents_of_its_pools_alone(api: Api, key: Callable[...
     problem(api.get("/api/agents/pools/linux", token=mine), 403, "pool_not_allowed")
 
 
-# -- steering ---------------------------------------------------------------------------------------------------------
+# -- steering --------------------------------------------------------------------------------------------------------
 
 
 def test_a_drained_agent_claims_nothing_until_it_is_told_otherwise(api: Api) -> None:
@@ -397,7 +397,7 @@ def test_others_are_deregistered_by_those_who_manage_or_registered_them(api: Api
     problem(api.post("/api/agents/nobody/deregister", {}), 404, "agent_not_registered")
 
 
-# -- pools --------------------------------------------------------------------------------------------------------------
+# -- pools -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_pool_tells_how_many_agents_it_has_and_what_waits(api: Api) -> None:

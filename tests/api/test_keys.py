@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import redis as redis_py
 
+from tests.api import shared
 from tests.api.client import Api, instant, problem
-from tests.api.shared import api, key, running  # noqa: F401 (fixtures)
 from tests.servers import ServerProcess
+
+api, key, running = shared.api, shared.key, shared.running
 
 LISTED = {"id", "name", "scopes", "pools", "services", "expires_at", "created_by", "last_used_at"}
 
@@ -148,8 +150,15 @@ def test_a_registration_key_is_bound_to_a_pool_of_the_caller_s_and_no_longer_tha
     made = api.post("/api/agents/keys", {"pool": "a"}, token=mine).json()
     assert instant(made["expires_at"]) <= dt.datetime.now(dt.UTC) + dt.timedelta(seconds=600)
     usual = api.post("/api/agents/keys", {"pool": "a"}).json()
-    assert dt.timedelta(minutes=59) < instant(usual["expires_at"]) - instant(usual["created_at"]) <= dt.timedelta(hours=1)
-    for body in ({}, {"pool": "a", "uses": 0}, {"pool": "a", "uses": 1001}, {"pool": "a", "expires_at": ahead(days=31)}):
+    assert (
+        dt.timedelta(minutes=59) < instant(usual["expires_at"]) - instant(usual["created_at"]) <= dt.timedelta(hours=1)
+    )
+    for body in (
+        {},
+        {"pool": "a", "uses": 0},
+        {"pool": "a", "uses": 1001},
+        {"pool": "a", "expires_at": ahead(days=31)},
+    ):
         problem(api.post("/api/agents/keys", body), 400, "invalid_argument")
 
 

@@ -14,8 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from http_message_signatures import HTTPMessageSigner, MappingKeyResolver
 from http_message_signatures.algorithms import ED25519, HMAC_SHA256
 
+from tests.api import shared
 from tests.api.client import Api, problem
-from tests.api.shared import api, running  # noqa: F401 (fixtures)
+
+api, running = shared.api, shared.running
 
 COVERED = ("@method", "@target-uri", "authorization", "content-digest")
 

@@ -11,9 +11,12 @@ import httpx2
 import pytest
 from joserfc.jwk import ECKey
 
+from tests.api import shared
 from tests.api.client import Api, problem
-from tests.api.shared import api, in_namespace, key, running  # noqa: F401 (fixtures)
+from tests.api.shared import in_namespace
 from tests.oidc import Issuer, Provider, public_key_as_secret, sign
+
+api, key, running = shared.api, shared.key, shared.running
 
 GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
@@ -170,9 +173,7 @@ def test_a_rule_of_another_issuer_or_audience_is_not_met(api: Api, issuer: Issue
 
 
 def test_pool_and_scopes_are_those_of_the_rule_and_its_time_too(api: Api, issuer: Issuer, audience: str) -> None:
-    put_rule(
-        api, issuer.url, audience, pool="mac", scopes=["agents:register", "queue:enqueue"], max_ttl_seconds=120
-    )
+    put_rule(api, issuer.url, audience, pool="mac", scopes=["agents:register", "queue:enqueue"], max_ttl_seconds=120)
     given = exchange(api, issuer.token(aud=audience), scope="queue:enqueue").json()
     assert (given["scope"], given["expires_in"]) == ("queue:enqueue", 120)
     token = given["access_token"]
@@ -190,7 +191,10 @@ def test_the_rule_with_the_most_conditions_counts(api: Api, issuer: Issuer, audi
 
 
 def test_a_rule_that_another_namespace_copied_is_met_by_nobody(
-    api: Api, running: Api, issuer: Issuer, audience: str  # noqa: F811 (fixtures)
+    api: Api,
+    running: Api,
+    issuer: Issuer,
+    audience: str,
 ) -> None:
     put_rule(api, issuer.url, audience)
     put_rule(in_namespace(running, f"{api.namespace}-2"), issuer.url, audience)

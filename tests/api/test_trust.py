@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.api import shared
 from tests.api.client import Api, problem
-from tests.api.shared import api, key, running  # noqa: F401 (fixtures)
+
+api, key, running = shared.api, shared.key, shared.running
 
 RULE = {"id", "issuer", "audience", "claims", "pool", "scopes", "max_ttl_seconds"}
 BODY: dict[str, Any] = {
