@@ -26,7 +26,7 @@ from hybridq import QueueStats
 
 __all__ = ["POOLS_MAX", "Metrics", "QueueFigures"]
 
-disable_created_metrics()  # a second series beside every counter, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter, which nobody reads
 
 POOLS_MAX: Final = 1_000
 """Pools shown in one scrape; `hybridq_pools_left_out` tells how many are not."""

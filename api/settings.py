@@ -351,7 +351,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate_read: Annotated[Rate, Variable(_LIMIT + "everything that only looks.", RATE)] = Rate(200, 400)
     rate_admin: Annotated[Rate, Variable(_LIMIT + "everything that steers.", RATE)] = Rate(50, 100)
     rate_auth: Annotated[
-        Rate, Variable("Requests a second by one address to `/auth`, and with no valid credential.", RATE)
+        Rate, Variable("Requests a second by one address to `/auth`, `rate[:burst]`, 0 for no limit.", RATE)
     ] = Rate(5, 20)
     oidc_issuer: Annotated[str | None, Variable("OpenID provider that people sign in with.", URL)] = None
     oidc_client_id: Annotated[str | None, Variable("This server's name at the provider.")] = None

@@ -98,8 +98,7 @@ def features(settings: Any) -> tuple[str, ...]:
     "GET",
     "/metrics",
     scope="metrics:read",
-    answers={200: None},
-    problems=[],
+    answers={200: "text/plain"},
     summary="Figures for Prometheus, of the pools that the credential may see.",
     tags=["system"],
 )

@@ -167,11 +167,12 @@ def parked(server: Serving) -> bool:
     return b"hybridq_claims_parked 1.0" in server.ask("/metrics", url=server.said["metrics_url"]).body
 
 
-def test_a_signal_answers_parked_claims_and_refuses_new_ones(redis_url: str) -> None:
+@pytest.mark.parametrize("engine", ["uvicorn", "granian"])
+def test_a_signal_answers_parked_claims_and_refuses_new_ones(redis_url: str, engine: str) -> None:
     headers = key_of(redis_url)
     environ = {"HYBRIDQ_REDIS_URL": redis_url, "HYBRIDQ_METRICS_PORT": "0", "HYBRIDQ_DRAIN_SECONDS": "3"}
     claim = json.dumps({"agent_id": "a", "wait_seconds": 40})
-    with Serving(environ=environ) as server:
+    with Serving("--server", engine, environ=environ) as server:
         waiting = in_background(lambda: server.ask("/api/queue/claim", "POST", body=claim, headers=headers))
         wait_until(lambda: parked(server), 10, what="the claim is parked")
         began = time.monotonic()
