@@ -310,3 +310,14 @@ def test_whatever_is_presented_in_whatever_order_the_family_is_the_model(rig: Ac
 
 
 counter = itertools.count()
+
+
+def test_who_registered_an_agent_is_known_while_its_family_is_in_force(rig: AccessRig) -> None:
+    rig.enrol(created_by="key-1")
+    assert rig.access.enrolled_by(rig.namespace, "one") == "key-1"
+    rig.enrol(boot_id="boot-2", created_by="key-2")
+    assert rig.access.enrolled_by(rig.namespace, "one") == "key-2"
+    rig.access.revoke_agent(rig.namespace, "one")
+
+    assert rig.access.enrolled_by(rig.namespace, "one") is None
+    assert rig.access.enrolled_by("elsewhere", "one") is None

@@ -82,7 +82,7 @@ def test_the_model_never_lets_more_through_than_the_rate_says(steps_ms: list[int
 
 def test_who_waits_as_long_as_told_is_let_through(rig: AccessRig) -> None:
     text = rig.key()
-    limit = {"limit_per_second": 3, "burst": 2}
+    limit = {"limit_per_second": 0.03, "burst": 2}
     states = [rig.admit(text, **limit).rate for _ in range(3)]
     assert states[-1].limited
 
@@ -94,9 +94,9 @@ def test_who_waits_as_long_as_told_is_let_through(rig: AccessRig) -> None:
 
 def test_idle_time_is_not_saved_up(rig: AccessRig) -> None:
     text = rig.key()
-    limit = {"limit_per_second": 1, "burst": 2}
+    limit = {"limit_per_second": 0.01, "burst": 2}
     rig.admit(text, **limit)
-    rig.now += 10_000
+    rig.now += 1_000_000
 
     assert [rig.admit(text, **limit).rate.limited for _ in range(3)] == [False, False, True]
 
@@ -104,10 +104,10 @@ def test_idle_time_is_not_saved_up(rig: AccessRig) -> None:
 def test_a_clock_that_went_back_locks_nobody_out_for_longer_than_the_limit_does(rig: AccessRig) -> None:
     text = rig.key()
     for _ in range(4):
-        rig.admit(text, limit_per_second=1, burst=3)
+        rig.admit(text, limit_per_second=0.01, burst=3)
     rig.now = NOW - 3_600_000
 
-    assert rig.admit(text, limit_per_second=1, burst=3).rate.retry_after_s <= 1
+    assert rig.admit(text, limit_per_second=0.01, burst=3).rate.retry_after_s <= 100
 
 
 def test_entries_of_one_batch_see_each_other(rig: AccessRig) -> None:
