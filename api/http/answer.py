@@ -103,8 +103,7 @@ async def send_stream(stream: Stream, receive: Receive, send: Send) -> None:
     A stream that breaks is left unfinished, so the client sees it as cut off rather than as complete.
     """
     headers = [*_raw(stream.headers), (b"content-type", stream.media_type.encode("latin-1"))]
-    await send({"type": "http.response.start", "status": stream.status, "headers": headers})
-    sending = asyncio.create_task(_send_chunks(stream, send))
+    sending = asyncio.create_task(_send_chunks(stream, headers, send))
     leaving = asyncio.create_task(wait_for_disconnect(receive))
     try:
         await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -120,7 +119,8 @@ async def send_stream(stream: Stream, receive: Receive, send: Send) -> None:
         _log.error("http.stream_broke", component="api", error=type(error).__name__)
 
 
-async def _send_chunks(stream: Stream, send: Send) -> None:
+async def _send_chunks(stream: Stream, headers: list[tuple[bytes, bytes]], send: Send) -> None:
+    await send({"type": "http.response.start", "status": stream.status, "headers": headers})
     async for chunk in stream.chunks:
         async with asyncio.timeout(SLOW_CLIENT_S):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})

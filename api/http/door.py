@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from .route import Route
 
-__all__ = ["Authenticate", "Door", "access_of", "check_scope", "session_cookie_name"]
+__all__ = ["Authenticate", "Door", "access_of", "check_scope", "session_cookie_name", "still_admitted"]
 
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")
 TOKEN_BYTES_MAX: Final = 4096
@@ -45,7 +45,7 @@ class Door:
             if route.rate is not None:
                 await self._admit(None, route, exchange)
             return None
-        token, bearer = self._token(headers, exchange, cookies_only=route.public)
+        token, bearer = _token(headers, exchange.scheme, exchange.peer, cookies_only=route.public)
         caller = await self._admit(token, route, exchange)
         if caller is not None and not _fits(caller, route, bearer=bearer):
             caller = None
@@ -73,15 +73,6 @@ class Door:
         host = header(request.headers, b"host") or b""
         return f"{request.scheme}://{host.decode('latin-1').lower()}"
 
-    def _token(self, headers: Headers, exchange: Exchange, *, cookies_only: bool) -> tuple[str | None, bool]:
-        """Return the token and whether it came as Bearer; a request with an Authorization header has no cookies."""
-        sent = headers_named(headers, b"authorization")
-        if sent and not cookies_only:
-            match = _BEARER.fullmatch(sent[0]) if len(sent) == 1 and len(sent[0]) <= TOKEN_BYTES_MAX else None
-            return (match[1].decode("ascii") if match else None), True
-        name = session_cookie_name(exchange.scheme, exchange.peer)
-        return (cookie_named(headers, name) if name else None), False
-
     async def _admit(self, token: str | None, route: Route, exchange: Exchange) -> Credential | None:
         admission = await self._authenticate(token, peer=exchange.peer, rate_class=route.rate or DEFAULT_CLASS)
         rate = admission.rate
@@ -94,6 +85,27 @@ class Door:
                 after = max(1, math.ceil(rate.retry_after_s))
                 raise Problem("rate_limited", headers={"Retry-After": str(after)})
         return admission.credential
+
+
+async def still_admitted(access: AsyncAccess, request: Request) -> bool:
+    """Whether the credential of a request that was let in is still what it was; for answers that go on for long.
+
+    It counts for no limit. Raises what the library raises when Redis is away.
+    """
+    token, _ = _token(request.headers, request.scheme, request.peer)
+    admission = await access.admit(token, peer=request.peer, rate_class=DEFAULT_CLASS, limit_per_second=0)
+    now, then = admission.credential, request.credential
+    return now is not None and (now.id, now.scopes, now.pools) == (then.id, then.scopes, then.pools)
+
+
+def _token(headers: Headers, scheme: str, peer: str, *, cookies_only: bool = False) -> tuple[str | None, bool]:
+    """Return the token and whether it came as Bearer; a request with an Authorization header has no cookies."""
+    sent = headers_named(headers, b"authorization")
+    if sent and not cookies_only:
+        match = _BEARER.fullmatch(sent[0]) if len(sent) == 1 and len(sent[0]) <= TOKEN_BYTES_MAX else None
+        return (match[1].decode("ascii") if match else None), True
+    name = session_cookie_name(scheme, peer)
+    return (cookie_named(headers, name) if name else None), False
 
 
 def access_of(access: AsyncAccess, settings: Settings) -> Authenticate:

@@ -104,6 +104,7 @@ PROBLEMS: Final[dict[str, Kind]] = {
     "secret_suspected": Kind(422, "Secret suspected", "This looks like a secret; send a reference or seal it."),
     # 429, 431
     "rate_limited": Kind(429, "Too many requests", "Slow down; Retry-After says how long."),
+    "too_many_streams": Kind(429, "Too many streams", "Close a stream of this credential before opening another."),
     "headers_too_large": Kind(431, "Headers too large", "At most 100 headers and 16 KiB of them."),
     # 503, 507: the only ones of the server
     "internal_error": Kind(503, "Internal error", "Something unexpected; it was logged under this request's id."),

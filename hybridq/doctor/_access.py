@@ -67,7 +67,8 @@ def check_access(facts: Facts, *, namespace: str, queue: str) -> Iterator[Findin
 def grant() -> str:
     """Return the ACL rules that allow a user all that a queue needs, and nothing else."""
     own = " ".join(f"+{command.lower()}" for command in commands_of_scripts())
-    return f"resetkeys ~hq:* resetchannels &hq:* -@all +evalsha +script|load +subscribe +unsubscribe {own}"
+    plain = "+evalsha +script|load +subscribe +unsubscribe +xread +xinfo|stream"
+    return f"resetkeys ~hq:* resetchannels &hq:* -@all {plain} {own}"
 
 
 def _wanted(root: str) -> Iterable[tuple[str, list[str]]]:
@@ -89,6 +90,8 @@ def _wanted(root: str) -> Iterable[tuple[str, list[str]]]:
             # EXISTS reads and DEL writes; scripts call both, so their rights are needed anyway.
             yield f"reading {root}{suffix}", ["EXISTS", key]
             yield f"writing {root}{suffix}", ["DEL", key]
+    yield "XREAD", ["XREAD", "STREAMS", f"{root}:events", "0"]
+    yield "XINFO STREAM", ["XINFO", "STREAM", f"{root}:events"]
     yield "SCRIPT LOAD", ["SCRIPT", "LOAD", "-"]
     yield "EVALSHA", ["EVALSHA", "-", "1", meta]
     yield f"SUBSCRIBE to {bell}", ["SUBSCRIBE", bell]

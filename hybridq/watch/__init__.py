@@ -131,10 +131,12 @@ class AsyncWatch:
         named: dict[str, str | None] = {key: name for key, name in wanted.items() if key not in follower._streams}
         if fleet:
             named[f"{fleet_root(follower.namespace)}:events"] = None
+        if follower.entered and not named:
+            return
         told: dict[str, History | None] = {}
         fresh = {key: Stream(key, name, START) for key, name in named.items()}
         checked = {key: spot for key, one in fresh.items() if (spot := follower.spot_to_begin(one)) is not None}
-        now_ms = await self._now_ms(next(iter(named), None))
+        now_ms = await self._now_ms(f"{fleet_root(follower.namespace)}:events")
         while True:
             # Others come and go while we ask; what is still unknown when we have the answers is asked as well.
             unknown = [key for key in named if key not in told and (key in checked or self._find(key) is None)]
@@ -198,13 +200,13 @@ class AsyncWatch:
             found = self._readers[group] = Reader(wire, owns_wire=not self.spread)
         return found
 
-    async def _now_ms(self, key: str | None) -> int:
-        """Return the server's time, from a reader that knows it, else from the server."""
+    async def _now_ms(self, key: str) -> int:
+        """Return the server's time, from a reader that knows it, else from the server that would hold this key."""
         for reader in self._readers.values():
             now_ms = reader.now_ms()
             if now_ms is not None:
                 return now_ms
-        return 0 if key is None else await self._asking.now_ms(key)
+        return await self._asking.now_ms(key)
 
     async def _rest(self) -> None:
         readers, self._readers = self._readers, {}

@@ -172,6 +172,11 @@ class Follower:
         self._marks.advance(self._safe_ms())
         return self._marks.text()
 
+    @property
+    def entered(self) -> bool:
+        """Whether it stands somewhere already."""
+        return self._marks is not None
+
     # -- called by the watch and its readers -----------------------------------------------------------------
 
     def begin(self, found: Mapping[Stream, tuple[Reader, Spot | None]], now_ms: int, even_ms: int) -> None:

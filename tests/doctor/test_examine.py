@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from hybridq import Queue
+from hybridq import AsyncQueue, AsyncWatch, Queue
 from hybridq.connect import Connector
 from hybridq.doctor import Finding, Level, Report, examine
 from hybridq.doctor._access import commands_of_scripts, grant
@@ -219,6 +219,16 @@ class TestAccess:
             assert queue.stats().completed_total == 1
             assert [job.job_id for job in queue.jobs().items] == ["b1"]
 
+    async def test_events_are_followed_on_the_advised_rules(self, user: Callable[[str], str], namespace: str) -> None:
+        url = user(grant())
+        async with AsyncQueue(redis=url, namespace=namespace) as queue, AsyncWatch(url) as watch:
+            async with watch.follow(["default"], namespace=namespace, fleet=True) as events:
+                await queue.enqueue("build")
+                [event] = await events.take(wait_s=10)
+                await queue.enqueue("build")
+            async with watch.follow(["default"], namespace=namespace, after=event.id) as events:
+                assert 1 == len(await events.take(wait_s=10))
+
     @pytest.mark.parametrize("command", commands_of_scripts())
     def test_one_command_less_is_refused(self, user: Callable[[str], str], command: str) -> None:
         finding = only(judge(user(f"{grant()} +info -{command.lower()}")), "access")
@@ -232,6 +242,8 @@ class TestAccess:
             ("resetkeys ~hq:{default/q/default}:job:*", "writing hq:{default/q/default}:meta"),
             ("resetkeys %R~hq:*", "writing hq:{default/q/default}:all"),
             ("-subscribe", "SUBSCRIBE"),
+            ("-xread", "XREAD"),
+            ("-xinfo|stream", "XINFO STREAM"),
         ],
     )
     def test_keys_channels_and_plain_commands_are_looked_at_too(
