@@ -270,3 +270,13 @@ def test_a_foreign_key_is_an_error_and_never_an_admission(rig: AccessRig) -> Non
 def test_nothing_of_a_boot_is_forgotten(rig: AccessRig) -> None:
     made = rig.enrol()
     assert rig.hash(f"renewal:{made.family_id}")["boot_id"] == BOOT["boot_id"]
+
+
+def test_only_what_makes_something_new_is_refused_when_redis_is_full() -> None:
+    """Who has a credential goes on: admitted, renewed, revoked, audited."""
+    refused = {verb.removeprefix("auth/") for verb in VERBS if not load(verb).header.flags}
+
+    assert refused == {
+        "establish", "make_key", "make_registration", "spend", "enrol", "exchange", "bind", "open_session",
+        "begin_login", "make_link", "put_rule",
+    }  # fmt: skip
