@@ -1,8 +1,8 @@
 """What the fleets of both colours share: calls that take more than one step, over the fleet's root and its queues.
 
-Such a call is a generator that yields a Call, or several to be sent together, and is sent their values. A crash
-between two steps leaves a session that is not usable yet, or a debt that `free_lost` pays: never a lease of an older
-session that nobody takes back.
+Such a call is a generator that yields a Call, or several to be sent together, and is sent their values, or thrown
+their error. A crash between two steps leaves a session that is not usable yet, or a debt that `free_lost` pays: never
+a lease of an older session that nobody takes back.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from .agent_records import AgentPage, AgentRecord, AgentStatus, PoolRecord, Puls
 from .backend import BackendBase
 from .call import Call
 from .connect import Connects
-from .errors import InvalidArgument, PoolNotFound, QueueClosed, SessionSuperseded
+from .errors import (
+    HybridqError,
+    InvalidArgument,
+    PoolNotFound,
+    QueueClosed,
+    QueueFull,
+    QueueLost,
+    ScriptFailed,
+    SessionSuperseded,
+)
 from .keys import bell_channel, catalogue_root, fleet_root, queue_root, validate_name
 from .ops import _args, fleet, inspect, queues
 
@@ -267,22 +276,33 @@ class FleetBase:
 
     def _free_lost(self) -> Flow[int]:
         debts, more = yield fleet.lost(self.namespace, now_ms=self._now_ms)
+        trouble: HybridqError | None = None
         for debt in debts:
-            for _ in range(TOLD_MAX):
-                told = yield fleet.enlist(
-                    self._queue(debt.pool),
-                    debt.agent_id,
-                    generation=debt.known,
-                    capacity=debt.capacity,
-                    drain=debt.drain,
-                    free=debt.how,
-                    until_ms=debt.until_ms,
-                    now_ms=self._now_ms,
-                )
-                if told is None or not told[1]:
-                    yield fleet.settle(self.namespace, [debt], now_ms=self._now_ms)
-                    break
+            try:
+                yield from self._pay(debt)
+            except (QueueFull, QueueLost, ScriptFailed) as problem:
+                # What is wrong with one queue must not keep the leases of others; it is tried again in 5 s.
+                trouble = trouble or problem
+        if trouble is not None:
+            raise trouble
         return len(debts) or int(more)
+
+    def _pay(self, debt: fleet.Debt) -> Flow[None]:
+        """Tell a queue what it is owed, and note that it was told."""
+        for _ in range(TOLD_MAX):
+            told = yield fleet.enlist(
+                self._queue(debt.pool),
+                debt.agent_id,
+                generation=debt.known,
+                capacity=debt.capacity,
+                drain=debt.drain,
+                free=debt.how,
+                until_ms=debt.until_ms,
+                now_ms=self._now_ms,
+            )
+            if told is None or not told[1]:
+                yield fleet.settle(self.namespace, [debt], now_ms=self._now_ms)
+                return
 
     # -- pools ---------------------------------------------------------------------------------------------------
 

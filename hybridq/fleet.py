@@ -14,6 +14,7 @@ from .backend import AsyncBackend, Backend, BackendBase
 from .bell import AsyncBell, Ring, SyncBell
 from .call import Call
 from .connect import Connects
+from .errors import HybridqError
 
 __all__ = ["AsyncFleet", "Fleet"]
 
@@ -203,10 +204,15 @@ class Fleet(FleetBase):
         try:
             step = next(flow)
             while True:
-                step = flow.send([self._run(one) for one in step] if isinstance(step, list) else self._run(step))
+                try:
+                    value = [self._run(one) for one in step] if isinstance(step, list) else self._run(step)
+                except HybridqError as problem:
+                    step = flow.throw(problem)
+                else:
+                    step = flow.send(value)
         except StopIteration as end:
-            value: T = end.value
-            return value
+            result: T = end.value
+            return result
 
 
 class AsyncFleet(FleetBase):
@@ -407,10 +413,15 @@ class AsyncFleet(FleetBase):
         try:
             step = next(flow)
             while True:
-                step = flow.send(await (self._run_all(step) if isinstance(step, list) else self._run(step)))
+                try:
+                    value = await (self._run_all(step) if isinstance(step, list) else self._run(step))
+                except HybridqError as problem:
+                    step = flow.throw(problem)
+                else:
+                    step = flow.send(value)
         except StopIteration as end:
-            value: T = end.value
-            return value
+            result: T = end.value
+            return result
 
     def _check_usable(self) -> None:
         self._check_open()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from hybridq import AgentStatus, Fleet, JobStatus, Queue, SessionSuperseded
+from hybridq import AgentStatus, EntryInDoubt, Fleet, JobStatus, Queue, SessionSuperseded
 from hybridq.keys import fleet_root, queue_root
 from hybridq.ops import fleet as ops
 
@@ -154,6 +154,22 @@ def test_who_took_a_debt_and_ended_leaves_it_to_the_next(steps: Steps) -> None:
     assert steps.fleet.free_lost() == 1
 
     assert steps.queues["builds"].job(lease.job_id).status is JobStatus.QUEUED
+
+
+@pytest.mark.breaks_keys
+def test_what_is_wrong_with_one_pool_does_not_keep_the_leases_of_another(steps: Steps, redis: redis_py.Redis) -> None:
+    steps.fleet.register("broken", pool="other", boot_id=BOOT)
+    [lease] = steps.claimed(steps.register())
+    redis.delete(f"{queue_root(steps.namespace, 'other')}:agent:broken")
+    redis.set(f"{queue_root(steps.namespace, 'other')}:agent:broken", "foreign")
+    for agent in ("broken", "one"):
+        steps.fleet._run(ops.deregister(steps.namespace, agent, now_ms=steps.now_ms))
+    steps.move(LATER_MS)
+
+    with pytest.raises(EntryInDoubt):
+        steps.fleet.free_lost()
+    assert steps.queues["builds"].job(lease.job_id).status is JobStatus.QUEUED
+    assert redis.zcard(f"{fleet_root(steps.namespace)}:owed") == 1
 
 
 def test_a_late_word_of_an_older_session_is_not_taken(steps: Steps) -> None:
