@@ -59,5 +59,7 @@ def validate_scopes(scopes: Iterable[str]) -> frozenset[str]:
     found = frozenset(scopes)
     unknown = sorted(scope for scope in found if scope not in SCOPES and scope != EVERYTHING)
     if unknown or not found:
-        raise InvalidArgument("scopes", ", ".join(map(str, unknown)), f"one or more of {', '.join(SCOPES)}, or * for all")
+        raise InvalidArgument(
+            "scopes", ", ".join(map(str, unknown)), f"one or more of {', '.join(SCOPES)}, or * for all"
+        )
     return found
