@@ -329,7 +329,7 @@ def _left_s(until: dt.datetime | None) -> int:
     rate="report",
     body=Heartbeat,
     answers={200: Beaten},
-    problems=["agent_not_allowed", "agent_not_registered", "pool_not_allowed", "session_superseded"],
+    problems=["agent_not_allowed", "agent_not_registered", "session_superseded"],
     guard="redact",
     summary="A sign of life: renews leases, brings what to cancel, whether to drain, and in time another token.",
     tags=["agents"],
@@ -340,10 +340,11 @@ async def heartbeat_agent(request: Request) -> Answer:
     caller = request.credential
     agent_id = request.path["agent_id"]
     _check_own_agent(caller, agent_id)
+    if caller.kind != "agent":
+        await _visible(request)
     if len(body.session_id) != SESSION_ID_CHARS:
         raise Problem("session_superseded")
     pulse = await request.plane.fleet(caller.namespace).beat(agent_id, body.session_id, metrics=body.metrics)
-    check_pool(caller, pulse.agent.pool)
     renewed, lost, cancel = await _renew(request, agent_id, body.leases)
     token = await _fresh_token(request)
     return Answer(

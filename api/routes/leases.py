@@ -543,6 +543,7 @@ async def _was_released(queue: hq.AsyncQueue, proof: hq.LeaseProof) -> bool:
     idempotent=True,
     summary="Write a piece of a job's log. Not in this version.",
     tags=["queue"],
+    examples={"body": {"lease_token": "1." + "0" * 32, "offset": 0, "data": "ok"}},
 )
 async def write_log(request: Request) -> Answer:
     await _leased(request, request.body.lease_token)

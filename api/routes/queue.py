@@ -607,6 +607,7 @@ async def cancel_jobs(request: Request) -> Answer:
     body=BulkPriority,
     idempotent=True,
     summary="Reprioritise by filter. Not in this version.",
+    examples={"body": {"type": "build", "priority": "HIGH"}},
     **_LATER,
 )
 async def reprioritise_jobs(request: Request) -> Answer:
@@ -625,6 +626,9 @@ async def reprioritise_jobs(request: Request) -> Answer:
     guard="refuse",
     idempotent=True,
     summary="Take in jobs that depend on each other. Not in this version.",
+    examples={
+        "body": {"jobs": [{"ref": "build", "payload": 1}, {"ref": "test", "payload": 2, "depends_on": ["build"]}]}
+    },
     **_LATER,
 )
 async def create_pipeline(request: Request) -> Answer:
@@ -676,6 +680,7 @@ async def list_schedules(request: Request) -> Answer:
     guard="refuse",
     idempotent=True,
     summary="Take a job in again and again. Not in this version.",
+    examples={"body": {"cron": "0 4 * * *", "time_zone": "Europe/Berlin", "job": {"payload": 1}}},
     **_LATER,
 )
 async def create_schedule(request: Request) -> Answer:
