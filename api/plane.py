@@ -95,7 +95,7 @@ class Plane:
         """Return the pools of a namespace, sorted. Kept for 30 s, and forgotten at once when one is made."""
         fleet = self.fleet(namespace)
         kept = self._pools[namespace]
-        if time.monotonic() < kept.fresh_until:
+        if kept.reading is None and time.monotonic() < kept.fresh_until:
             return kept.names
         if kept.reading is None:
             # Many requests may ask at once, and one of them going away must not spoil it for the others.
