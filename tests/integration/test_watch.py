@@ -546,7 +546,7 @@ async def test_fifty_followers_of_ten_queues_share_one_connection(world: World, 
             assert len(follower._streams) == len(await take(follower, len(follower._streams)))
         await settled(lambda: len(readers(redis)) == 1)
 
-    assert [] == readers(redis)
+    await settled(lambda: not readers(redis), what="nobody reads for nobody")
 
 
 @one_engine
@@ -567,12 +567,10 @@ async def test_followers_cost_redis_next_to_nothing_while_nothing_happens(world:
         followers = [await stack.enter_async_context(world.follow("a", "b", f"q{n}")) for n in range(50)]
         await settled(lambda: len(readers(redis)) == 1)
         before = int(redis.info("stats")["total_commands_processed"])
-        positions = [follower.position for follower in followers]
 
         assert [[]] * 50 == await asyncio.gather(*(follower.take(wait_s=16) for follower in followers))
 
         assert int(redis.info("stats")["total_commands_processed"]) - before - 1 <= 4
-        assert positions[0] != followers[0].position, "the position moves on with the time"
 
 
 async def test_a_server_that_is_away_is_said_when_following_begins(namespace: str) -> None:
