@@ -63,6 +63,8 @@ def actor_of(request: Request) -> str:
         return "nobody"
     if caller.kind == "session":
         return f"person:{caller.name}"
+    if caller.rule_id is not None:  # also when an agent registered with it: one name from first to last
+        return f"token:{caller.id}"
     if caller.kind in ("agent", "renewal") and caller.agent_id is not None:
         return f"agent:{caller.agent_id}"
     return f"{caller.kind}:{caller.id}"

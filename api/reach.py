@@ -80,9 +80,12 @@ async def queue_behind(request: Request) -> tuple[hq.AsyncQueue, str]:
 
 
 def holder_of(request: Request) -> str:
-    """Return who the caller is to a lease: a registered agent, or any name that this credential claims under."""
+    """Return who the caller is to a lease: a registered agent, or any name that this credential claims under.
+
+    An exchanged token is no agent's before it registers, and then the agent has a token of its session.
+    """
     caller = request.credential
-    return str(caller.agent_id) if caller.kind == "agent" else f"@{caller.id}"
+    return f"@{caller.id}" if caller.agent_id is None or caller.session_id is None else caller.agent_id
 
 
 def lease_of(job_id: str, token: str, holder: str) -> hq.LeaseProof:

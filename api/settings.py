@@ -341,7 +341,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 1_800
     agent_token_s: Annotated[
         int,
-        Variable("Seconds an agent's token is good for.", _whole(60, 86_400), env="HYBRIDQ_AGENT_TOKEN_SECONDS"),
+        Variable("Seconds an agent's token is good for.", _whole(60, 3600), env="HYBRIDQ_AGENT_TOKEN_SECONDS"),
     ] = 900
     rate_claim: Annotated[Rate, Variable(_LIMIT + "claims.", RATE)] = Rate(1000, 2000)
     rate_report: Annotated[Rate, Variable(_LIMIT + "starts, heartbeats, completions, releases, logs.", RATE)] = Rate(

@@ -132,7 +132,7 @@ async def read_body(route: Route, raw: litestar.Request[Any, Any, Any]) -> bytes
     kinds = headers_named(headers, b"content-type")
     pattern = _FORM if route.form else _JSON
     if len(kinds) > 1 or (kinds and route.mutates and pattern.fullmatch(kinds[0]) is None):
-        raise Problem("unsupported_media_type")
+        raise Problem("unsupported_media_type", "Send application/x-www-form-urlencoded." if route.form else None)
     if any(value.strip().lower() not in (b"", b"identity") for value in headers_named(headers, b"content-encoding")):
         raise Problem("unsupported_media_type", "Send the body as it is, not packed.")
     length = header(headers, b"content-length")

@@ -42,7 +42,6 @@ __all__ = ["AgentView", "Cancel", "Labels", "Lost", "Renewed", "token_s", "view_
 
 FRESH_TOKEN_S: Final = 300
 """An agent whose token lives no longer than this gets another with its heartbeat."""
-TOKEN_S_MAX: Final = 3600
 SESSION_ID_CHARS: Final = 32
 HEALTHY_MAX: Final = 10_000
 """What the plain list of healthy agents holds at most."""
@@ -185,7 +184,7 @@ class Deregister(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     scope="agents:register",
     agents=True,
     bearers=(*BEARERS, "registration", "renewal"),
-    rate="admin",
+    rate="report",
     body=Register,
     answers={200: Registered, 201: Registered},
     problems=["agent_not_allowed", "pool_not_allowed", "queue_full", "reserved_name", "session_superseded"],
@@ -311,7 +310,7 @@ async def _tokens_of(
 
 def token_s(request: Request) -> float:
     """Return how long an agent's token lasts, in seconds."""
-    return float(min(request.settings.agent_token_s, TOKEN_S_MAX))
+    return float(request.settings.agent_token_s)
 
 
 def _left_s(until: dt.datetime | None) -> int:
@@ -554,7 +553,7 @@ async def deregister_agent(request: Request) -> Answer:
     agent_id = request.path["agent_id"]
     _check_own_agent(caller, agent_id)
     agent = await _visible(request)
-    own = caller.kind == "agent"
+    own = caller.kind == "agent" and caller.session_id is not None
     if not own and not caller.may("agents:manage"):
         await _check_registered_by(request, agent_id)
     # The session that this token is of, and no newer one that began while the request was on its way.

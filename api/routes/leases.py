@@ -181,7 +181,7 @@ async def _claimer(request: Request) -> str:
     """Return who the leases will belong to. Raises 403 for a name that is not the caller's, 410 for an old session."""
     caller, body = request.credential, request.body
     if caller.kind == "agent":
-        if body.agent_id != caller.agent_id:
+        if body.agent_id != caller.agent_id or caller.session_id is None:
             raise Problem("agent_not_allowed")
         if body.session_id not in (None, caller.session_id):
             raise Problem("session_superseded")

@@ -84,6 +84,35 @@ def test_a_real_provider_s_token_becomes_ours_and_an_agent_registers_with_it(
     problem(api.get("/api/agents", token=given["access_token"]), 403, "missing_scope")
 
 
+def test_an_exchanged_token_is_no_agent_s_token(api: Api, issuer: Issuer, audience: str) -> None:
+    """It would claim past capacity and session; an agent of the name that stands for none would lend it its leases."""
+    put_rule(api, issuer.url, audience, pool="default", scopes=["agents:register", "queue:claim"])
+    token = exchange(api, issuer.token(aud=audience)).json()["access_token"]
+    other = api.post("/api/agents/register", {"agent_id": "None"}).json()
+    api.post("/api/queue/jobs", {"payload": 1})
+    job = api.post("/api/queue/claim", {"agent_id": "None"}, token=other["token"]).json()["job"]
+    start = f"/api/queue/jobs/{job['id']}/start"
+    problem(api.post(start, {"lease_token": job["lease_token"]}, token=token), 403, "not_lease_holder")
+    problem(api.post("/api/queue/claim", {"agent_id": "a1"}, token=token), 403, "agent_not_allowed")
+    agent = api.post("/api/agents/register", {"agent_id": "a1"}, token=token).json()
+    problem(api.post("/api/queue/claim", {"agent_id": "a1"}, token=token), 403, "agent_not_allowed")
+    problem(api.post("/api/queue/claim", {"agent_id": "a1"}, token=agent["token"]), 404, "no_jobs_available")
+
+
+def test_an_exchanged_token_ends_the_agent_it_registered_and_no_other(api: Api, issuer: Issuer, audience: str) -> None:
+    put_rule(api, issuer.url, audience)
+    token = exchange(api, issuer.token(aud=audience)).json()["access_token"]
+    api.post("/api/agents/register", {"agent_id": "a1", "boot_id": "b1"}, token=token)
+    api.post("/api/agents/register", {"agent_id": "a1", "boot_id": "b1"}, token=token)
+    api.post("/api/agents/register", {"agent_id": "a2", "pool": "linux"})
+    problem(api.post("/api/agents/a2/deregister", {}, token=token), 403, "agent_not_allowed")
+    api.post("/api/agents/register", {"agent_id": "a1", "boot_id": "b2", "pool": "linux"})
+    problem(api.post("/api/agents/a1/deregister", {}, token=token), 403, "agent_not_allowed")
+    again = exchange(api, issuer.token(aud=audience)).json()["access_token"]
+    api.post("/api/agents/register", {"agent_id": "a1", "boot_id": "b3"}, token=again)
+    assert api.post("/api/agents/a1/deregister", {}, token=again).status_code == 200
+
+
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "EdDSA"])
 def test_every_algorithm_of_the_list_is_taken(api: Api, issuer: Issuer, audience: str, algorithm: str) -> None:
     put_rule(api, issuer.url, audience)
