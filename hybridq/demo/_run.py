@@ -204,7 +204,7 @@ def _delete_keys(queue: Queue) -> None:
     """Remove the keys of the demo's own namespace, which nobody else can have used, from a server that stays."""
     client: SyncRedis = queue.connector.sync()
     with contextlib.closing(client):
-        for key in client.scan_iter(match=f"{queue.root}:*", count=DELETE_COUNT):
+        for key in client.scan_iter(match=f"hq:{{{queue.namespace}/*", count=DELETE_COUNT):
             client.unlink(key)
 
 
