@@ -48,6 +48,8 @@ KNOWN_S: Final = 10.0
 """How long the process goes by what it found of an agent's name, for claims by keys."""
 KNOWN_MAX: Final = 50_000
 SEEN_S: Final = 1.0
+AWAY_S: Final = 10.0
+"""An agent whose last sign is younger is not taken for gone by anybody."""
 RESULT_BYTES_MAX: Final = 512 * 1024
 HOLDING_AS: Final = "-"
 """Stands for the job of a lease in `holding`, of which only the token is sent."""
@@ -139,7 +141,7 @@ async def claim_jobs(request: Request) -> Answer:
     if body.pools is not None and len(body.pools) > 1:
         raise Problem(NOT_SUPPORTED, errors=[Reason("/pools", "more than one pool is not in this version")])
     refuse_while_stopping(request.plane)
-    _seen(request)
+    await _note_sign_of_life(request)
     queue = request.plane.queue(request.credential.namespace, pool)
     request_id = body.request_id or request.idempotent_id()
     leases = await _wait_for(
@@ -221,28 +223,35 @@ class _Registered:
 _registered = _Registered()
 
 
-def _seen(request: Request) -> None:
-    """Note the claim as a sign of life of a registered agent, without waiting for it."""
+async def _note_sign_of_life(request: Request) -> None:
+    """Take the claim of a registered agent for a sign of life."""
     caller = request.credential
     if caller.kind == "agent" and caller.session_id is not None:
-        _signs.note(request.plane, caller.namespace, str(caller.agent_id), caller.session_id)
+        await _signs.note(request.plane, caller.namespace, str(caller.agent_id), caller.session_id)
 
 
 class _Signs:
-    """Signs of life on their way to the fleet, one a second for each agent at most."""
+    """Signs of life on their way to the fleet, one a second for each agent at most.
+
+    An agent that was away for long comes back by its sign, and may claim from then on: that one is waited for.
+    """
 
     def __init__(self) -> None:
         self._last: dict[tuple[str, str], float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def note(self, plane: Plane, namespace: str, agent_id: str, session_id: str) -> None:
+    async def note(self, plane: Plane, namespace: str, agent_id: str, session_id: str) -> None:
         now = time.monotonic()
         key = (agent_id, session_id)
-        if now - self._last.get(key, float("-inf")) < SEEN_S:
+        since = now - self._last.get(key, float("-inf"))
+        if since < SEEN_S:
             return
         if len(self._last) >= KNOWN_MAX:
             self._last.clear()
         self._last[key] = now
+        if since >= AWAY_S:
+            await self._tell(plane, namespace, agent_id, session_id)
+            return
         task = asyncio.get_running_loop().create_task(self._tell(plane, namespace, agent_id, session_id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
