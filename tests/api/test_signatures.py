@@ -173,6 +173,7 @@ def test_a_nonce_is_good_once(signer: Signer, api: Api) -> None:
 def test_another_s_key_signs_nothing(signer: Signer, api: Api) -> None:
     other = Signer(api)
     problem(signer.send(signer.sign(signer.request(), private=other.private)), 401, "signature_invalid")
+    problem(signer.send(signer.sign(signer.request(), key_id=other.id)), 401, "signature_invalid")
     problem(
         signer.send(signer.sign(signer.request(), key_id=other.id, private=other.private)), 401, "signature_invalid"
     )
