@@ -377,6 +377,7 @@ class _Schemas:
         schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
         self._of: dict[Any, dict[str, Any]] = dict(zip(kinds, schemas, strict=True))
         self._components: dict[str, Any] = components
+        _write_instants(kinds, components)
         asked = self._reachable([self._of[kind] for kind in [*bodies, *queries]])
         for name in asked:
             self._components[name] = _ruled(self._components[name])
@@ -423,6 +424,41 @@ class _Schemas:
         return found
 
 
+def _write_instants(kinds: list[Any], components: dict[str, Any]) -> None:
+    """Say of every instant that it is one; msgspec writes `date-time` only where what comes in must have a zone."""
+    todo: list[Any] = list(msgspec.inspect.multi_type_info(kinds))
+    seen: set[Any] = set()
+    while todo:
+        info = todo.pop()
+        if isinstance(info, msgspec.inspect.StructType):
+            if info.cls in seen:
+                continue
+            seen.add(info.cls)
+            for field in info.fields:
+                todo.append(field.type)
+                if _holds_instant(field.type):
+                    prop = components[info.cls.__name__]["properties"][field.encode_name]
+                    for option in prop.get("anyOf", (prop,)):
+                        if option.get("type") == "string":
+                            option["format"] = "date-time"
+        elif isinstance(info, msgspec.inspect.UnionType):
+            todo.extend(info.types)
+        elif isinstance(info, msgspec.inspect.Metadata):
+            todo.append(info.type)
+        elif isinstance(info, msgspec.inspect.ListType | msgspec.inspect.VarTupleType):
+            todo.append(info.item_type)
+        elif isinstance(info, msgspec.inspect.DictType):
+            todo.append(info.value_type)
+
+
+def _holds_instant(info: Any) -> bool:
+    if isinstance(info, msgspec.inspect.UnionType):
+        return any(map(_holds_instant, info.types))
+    if isinstance(info, msgspec.inspect.Metadata):
+        return _holds_instant(info.type)
+    return isinstance(info, msgspec.inspect.DateTimeType)
+
+
 _CLASS = re.compile(r"\\.|\[(?:\\.|[^\]])*\]")
 
 
@@ -453,5 +489,7 @@ def _ruled(node: Any) -> Any:
         if not {"maximum", "exclusiveMaximum"} & set(found):
             found["maximum"] = SAFE_INT_MAX
     if kind == "object" and isinstance(found.get("additionalProperties"), dict):
-        found.setdefault("propertyNames", {"pattern": NO_CONTROLS})
+        names = found.setdefault("propertyNames", {})
+        if "pattern" not in names:
+            names["pattern"] = NO_CONTROLS
     return found

@@ -204,9 +204,9 @@ def problem_of(error: hq.HybridqError) -> Problem:
 def wire_name(name: str) -> str:
     """Return an argument's name as the wire has it: `delay_s` is `delay_seconds`, `retry.max_s` is `retry/max_seconds`.
 
-    A name that holds anything but our own words (a library name could quote input) is left out.
+    Of an entry of a map, `tags[key]`, it is the map: the key is the sender's. So is a name of other than our own words.
     """
-    parts = name.replace("[", ".").replace("]", "").split(".")
+    parts = name.partition("[")[0].split(".")
     if not all(part.replace("_", "").isalnum() and part.isascii() for part in parts):
         return ""
     return "".join(f"/{part[:-2]}_seconds" if part.endswith("_s") else f"/{part}" for part in parts)

@@ -604,6 +604,13 @@ def test_an_argument_is_pointed_at_as_the_wire_calls_it() -> None:
     assert found.errors == (Reason("/retry/max_seconds", "must be from 5 to 9 seconds"),)
 
 
+def test_keys_that_the_sender_chose_are_not_pointed_at() -> None:
+    """They came in, and may be what should not have: the map they stand in is named."""
+    for name in ("labels[hunter2]", "labels[a.b]", "labels[a]b]", "labels[]", "labels[7]"):
+        found = problem_of(hq.InvalidArgument(name, "x", "a text"))
+        assert found.errors == (Reason("/labels", "must be a text"),)
+
+
 def test_the_only_server_errors_are_503_and_507() -> None:
     """And every code is a word of its own."""
     assert {kind.status for kind in PROBLEMS.values() if kind.status >= 500} == {503, 507}

@@ -37,6 +37,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     count: int = 1
     level: Level | None = None
     tags: dict[str, str] = {}
+    marks: dict[Annotated[str, msgspec.Meta(min_length=1)], str] = {}
     retry: Retry = Retry()
     title: str = ""
     pair: Annotated[str, msgspec.Meta(pattern="^[^=]{1,64}=.{0,256}$")] | None = None
@@ -191,6 +192,12 @@ def test_what_is_not_json_is_said() -> None:
     assert {"invalid_grant", "invalid_request"} <= set(errors)
 
 
+def test_an_instant_is_said_to_be_one() -> None:
+    """Also in answers, and where it may be null."""
+    at = DOCUMENT["components"]["schemas"]["Job"]["properties"]["at"]
+    assert {"type": "string", "format": "date-time"} in at["anyOf"]
+
+
 VALUES: list[tuple[dict[str, Any], bool]] = [
     ({"payload": None}, True),
     ({"payload": {"any": ["\u0000", 2**80]}}, True),
@@ -216,6 +223,9 @@ VALUES: list[tuple[dict[str, Any], bool]] = [
     ({"payload": 1, "count": 2.0}, True),
     ({"payload": 1, "tags": {"a\u0000": ""}}, False),
     ({"payload": 1, "tags": {"a": 1}}, False),
+    ({"payload": 1, "marks": {"a": "b"}}, True),
+    ({"payload": 1, "marks": {"": "b"}}, False),
+    ({"payload": 1, "marks": {"a\u0000": "b"}}, False),
 ]
 
 
