@@ -2,13 +2,15 @@
 
 One pool is read by the library's own cursor. Of many each is read ahead a little and the heads are merged. A page ends
 at a mark, the place of its last job in the order of all, and the next page begins below it; cursors of single pools
-only save reading again what stands above.
+only save reading again what stands above, so those that do not fit into the cursor of the whole are left out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime as dt
+import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -16,6 +18,8 @@ from typing import Any, Final
 import msgspec
 
 import hybridq as hq
+
+from .http.problems import Problem
 
 __all__ = ["ListedJobs", "Read", "list_jobs"]
 
@@ -28,11 +32,12 @@ Order = Callable[[hq.Job], tuple[dt.datetime | None, int]]
 Key = tuple[int, str, int, str]
 """A job's place in the order of all: when, pool, number, id. Lists run from the greatest to the least."""
 
-READS_MAX: Final = 20
-"""How often one request reads on, beyond the first page of each pool."""
+ROUNDS_MAX: Final = 10
+"""How often one request reads on in pools that it knows no next job of, beyond the first page of each."""
 AHEAD_MIN: Final = 10
-CURSORS_BYTES_MAX: Final = 1_200
-"""What cursors of single pools may take of a cursor that is at most 2,048 characters long."""
+PAGE_MAX: Final = 200
+PACKED_BYTES_MAX: Final = 4_000
+"""What the cursors of single pools may take of the cursor of the whole."""
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -65,6 +70,8 @@ class _Stream:
         self.began: str | None = cursor
         """Cursor of the page that the head stands in."""
         self.at_end = False
+        self._above = below is not None
+        """Whether everything that was read stands above the mark."""
 
     @property
     def starved(self) -> bool:
@@ -72,12 +79,15 @@ class _Stream:
         return not self.ahead and not self.at_end
 
     async def read_on(self, read: Read, many: int) -> None:
-        page = await read(self.pool, many, self.cursor)
+        """Read a page. What stands above the mark was listed before, and is passed by in pages as large as may be."""
+        passing = self._above and self.cursor is not None
+        page = await read(self.pool, PAGE_MAX if passing else many, self.cursor)
         self.began = self.cursor
         for job in page.items:
             key = self._key(job)
             if self._below is None or key < self._below:
                 self.ahead.append((key, job))
+                self._above = False
         self.cursor = page.next_cursor
         self.at_end = page.next_cursor is None
 
@@ -92,19 +102,19 @@ async def _list_many(pools: Sequence[str], read: Read, limit: int, position: Any
         when, number = order(job)
         return (((when or job.enqueued_at) - _EPOCH) // dt.timedelta(milliseconds=1), job.queue, number, job.job_id)
 
-    mark, cursors, ended = (None, {}, []) if position is None else position
+    mark, cursors = (None, {}) if position is None else (position[0], _unpacked(position[1]))
     below: Key | None = None if mark is None else tuple(mark)
-    streams = [_Stream(pool, cursors.get(pool), below, key) for pool in pools if pool not in ended]
+    streams = [_Stream(pool, cursors.get(pool), below, key) for pool in pools if cursors.get(pool) != ENDED]
     many = min(limit, max(AHEAD_MIN, 2 * limit // max(1, len(streams))))
     await asyncio.gather(*(stream.read_on(read, many) for stream in streams))
     found: list[hq.Job] = []
-    reads = 0
+    rounds = 0
     while len(found) < limit:
         starved = [stream for stream in streams if stream.starved]
         if starved:
-            if reads + len(starved) > READS_MAX:
+            if rounds == ROUNDS_MAX:
                 break
-            reads += len(starved)
+            rounds += 1
             await asyncio.gather(*(stream.read_on(read, many) for stream in starved))
             continue
         heads = [stream for stream in streams if stream.ahead]
@@ -114,21 +124,32 @@ async def _list_many(pools: Sequence[str], read: Read, limit: int, position: Any
         found.append(job)
     if all(stream.at_end and not stream.ahead for stream in streams):
         return ListedJobs(found, None)
-    return ListedJobs(found, _position(below, streams, ended))
+    over = [pool for pool in pools if cursors.get(pool) == ENDED]
+    following = [below, _packed(streams, over)]
+    if not found and following == position:
+        raise Problem("invalid_range", "These are too many pools to be listed together; name one.")
+    return ListedJobs(found, following)
 
 
-def _position(below: Key | None, streams: Sequence[_Stream], ended: Sequence[str]) -> Any:
-    cursors: dict[str, str] = {}
-    over = list(ended)
-    left = CURSORS_BYTES_MAX - sum(len(pool) + 3 for pool in over)
+ENDED: Final = ""
+"""Stands for the cursor of a pool that has no more jobs."""
+
+
+def _packed(streams: Sequence[_Stream], over: Sequence[str]) -> str:
+    """Return as many cursors of single pools as fit, those first that save most reading."""
+    cursors: dict[str, str] = dict.fromkeys(over, ENDED)
     for stream in streams:
-        done = stream.at_end and not stream.ahead
-        size = len(stream.pool) + (3 if done else len(stream.resumes_at or "") + 6)
-        if size > left or not (done or stream.resumes_at):
-            continue
-        left -= size
-        if done:
-            over.append(stream.pool)
-        else:
-            cursors[stream.pool] = stream.resumes_at or ""
-    return [below, cursors, over]
+        if stream.at_end and not stream.ahead:
+            cursors[stream.pool] = ENDED
+        elif stream.resumes_at is not None:
+            cursors[stream.pool] = stream.resumes_at
+    kept = list(cursors.items())
+    while True:
+        packed = zlib.compress(msgspec.json.encode(dict(kept)), 9)
+        if len(packed) <= PACKED_BYTES_MAX:
+            return base64.urlsafe_b64encode(packed).decode()
+        kept = kept[: len(kept) * PACKED_BYTES_MAX // len(packed)]
+
+
+def _unpacked(packed: str) -> dict[str, str]:
+    return msgspec.json.decode(zlib.decompress(base64.urlsafe_b64decode(packed)), type=dict[str, str])

@@ -15,7 +15,7 @@ from .problems import Problem, Reason
 
 __all__ = ["CURSOR", "CURSOR_CHARS_MAX", "Cursors"]
 
-CURSOR_CHARS_MAX: Final = 2048
+CURSOR_CHARS_MAX: Final = 8192
 CURSOR: Final = "^[A-Za-z0-9_-]+$"
 MAC_BYTES: Final = 16
 

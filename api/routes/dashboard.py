@@ -121,7 +121,7 @@ def _step(step: Any) -> dict[str, Any]:
     scope="queue:read",
     query=JobsQuery,
     answers={200: DashboardJobs},
-    problems=["invalid_cursor", "not_supported_yet", "pool_not_allowed"],
+    problems=["invalid_cursor", "invalid_range", "not_supported_yet", "pool_not_allowed"],
     summary="List jobs, newest first.",
     tags=["dashboard"],
 )
@@ -135,7 +135,7 @@ async def list_dashboard_jobs(request: Request) -> Answer:
     scope="queue:read",
     query=JobsQuery,
     answers={200: DashboardJobs},
-    problems=["invalid_cursor", "not_supported_yet", "pool_not_allowed"],
+    problems=["invalid_cursor", "invalid_range", "not_supported_yet", "pool_not_allowed"],
     summary="List the jobs that run.",
     tags=["dashboard"],
 )

@@ -68,7 +68,7 @@ class PurgedDead(msgspec.Struct, frozen=True, kw_only=True):
     scope="queue:read",
     query=DeadQuery,
     answers={200: JobList},
-    problems=["invalid_cursor", "pool_not_allowed"],
+    problems=["invalid_cursor", "invalid_range", "pool_not_allowed"],
     summary="List dead letters, latest first; without `pool` those of all pools of the caller.",
     tags=["queue"],
 )

@@ -354,7 +354,7 @@ class _Entries:
     scope="queue:read",
     query=JobsQuery,
     answers={200: JobList},
-    problems=["invalid_cursor", "not_supported_yet", "pool_not_allowed"],
+    problems=["invalid_cursor", "invalid_range", "not_supported_yet", "pool_not_allowed"],
     summary="List jobs, newest first; without `pool` those of all pools of the caller.",
     tags=["queue"],
 )
