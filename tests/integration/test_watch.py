@@ -490,6 +490,7 @@ async def test_a_burst_larger_than_the_queue_of_a_follower_arrives_whole(world: 
         found = await take(events, 5_000)
         await world.enqueue("work", 1)
         found += await take(events, 1)
+        await nothing_comes(events, 0.02)  # who asks for more when there is no more is live again
         assert events._live
 
     assert world.written(redis, "work") == told(found, "work")
