@@ -128,6 +128,7 @@ class Completed(msgspec.Struct, frozen=True, kw_only=True):
         "session_superseded",
         "stopping",
     ],
+    guard="refuse",
     idempotent=True,
     summary="Lease the most urgent jobs of a pool; `wait_seconds` waits for one to come.",
     tags=["queue"],

@@ -95,6 +95,7 @@ async def _queue_of_path(request: Request) -> hq.AsyncQueue:
     body=PoolPatch,
     answers={200: PoolView},
     problems=["not_supported_yet", "pool_not_allowed", "queue_full", "reserved_name"],
+    guard="refuse",
     summary="Change how a pool is set up; one that is not there is made.",
     tags=["pools"],
     examples={"body": {"max_queued": 10_000, "lease_seconds": 60}},

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 import hybridq as hq
+from hybridq import guard
 
 from ..audit_trail import audit
 from ..bodies import (
@@ -442,6 +444,7 @@ async def job_by_id(request: Request, wait_s: float = 0.0) -> hq.Job:
 
 async def _ended(request: Request, queue: hq.AsyncQueue, last: list[hq.Job], wait_s: float) -> None:
     job_id = last[0].job_id
+    deadline = time.monotonic() + wait_s
     with contextlib.suppress(TimeoutError):
         async with (
             asyncio.timeout(wait_s),
@@ -449,13 +452,13 @@ async def _ended(request: Request, queue: hq.AsyncQueue, last: list[hq.Job], wai
         ):
             # It may have ended before anybody watched.
             last[0] = await queue.job(job_id)
-            if last[0].status.value in TERMINAL:
-                return
-            async for event in events:
-                if event.job_id in (job_id, None):
+            while last[0].status.value not in TERMINAL:
+                # Before Python 3.12 a client's wait_for may swallow the timeout above, which comes once.
+                taken = await events.take(wait_s=max(0.0, deadline - time.monotonic()))
+                if not taken:
+                    return
+                if any(event.job_id in (job_id, None) for event in taken):
                     last[0] = await queue.job(job_id)
-                    if last[0].status.value in TERMINAL:
-                        return
 
 
 @route(
@@ -474,7 +477,7 @@ async def queue_stats(request: Request) -> Answer:
     check_pool(request.credential, pool)
     queue = await known_queue(request, pool)
     if queue is None:
-        return Answer(StatsView(pool=pool, window_seconds=query.window_seconds))
+        return Answer(StatsView(pool=guard.redact(pool)[0], window_seconds=query.window_seconds))
     return Answer(stats_view(pool, await queue.stats(window_s=query.window_seconds)))
 
 
