@@ -26,7 +26,7 @@ LAYERS = [
     ["access", "_fleet", "fleet"],
     ["heart", "_report", "_interrupt"],
     ["hold"],
-    ["testing", "worker", "check", "doctor"],
+    ["testing", "worker", "agent", "check", "doctor"],
     ["demo"],
     ["cli"],
 ]

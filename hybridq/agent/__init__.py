@@ -1,0 +1,223 @@
+"""The agent: runs jobs in the customer's network, over HTTP. And the client of it, for anyone who writes their own.
+
+Nothing here speaks to Redis: what an agent needs of hybridq is the server's URL and a registration key.
+
+    with Client("https://ci.example.com", token="hqr_…") as client:
+        client.register("build-7", pool="linux")
+        claimed = client.claim(wait_seconds=30)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import errors
+    from ._calls import HeldLease, NewJob
+    from ._session import Session
+    from ._wire import (
+        AgentBeat,
+        AgentInfo,
+        AgentPage,
+        AgentPool,
+        AgentPools,
+        Attempt,
+        BatchEntry,
+        BatchResults,
+        CancelAsked,
+        Claimed,
+        ClaimedJob,
+        Completed,
+        Event,
+        Exchanged,
+        Health,
+        Info,
+        Job,
+        JobPage,
+        LeaseBeat,
+        LeaseRef,
+        LogAppended,
+        LogPart,
+        LostLease,
+        Pool,
+        PoolPage,
+        PoolPause,
+        PurgedDead,
+        Registered,
+        RenewedLease,
+        ReplayedDead,
+        Requeued,
+        RetryPolicy,
+        Stats,
+        Summary,
+    )
+    from .aclient import AsyncClient
+    from .client import Client
+    from .errors import (
+        AgentNotRegistered,
+        AnswerNotUnderstood,
+        ApiError,
+        ClientClosed,
+        Contradicted,
+        Forbidden,
+        IllegalTransition,
+        JobCancelled,
+        JobConflict,
+        JobNotFound,
+        Malformed,
+        Missing,
+        NotRegistered,
+        OffsetGap,
+        OutcomeConflict,
+        RateLimited,
+        Refused,
+        ServerAway,
+        SessionSuperseded,
+        StaleLease,
+        Unauthenticated,
+        Unreachable,
+    )
+
+_LATER = {
+    "AgentBeat": "_wire",
+    "AgentInfo": "_wire",
+    "AgentNotRegistered": "errors",
+    "AgentPage": "_wire",
+    "AgentPool": "_wire",
+    "AgentPools": "_wire",
+    "AnswerNotUnderstood": "errors",
+    "ApiError": "errors",
+    "AsyncClient": "aclient",
+    "Attempt": "_wire",
+    "BatchEntry": "_wire",
+    "BatchResults": "_wire",
+    "CancelAsked": "_wire",
+    "Claimed": "_wire",
+    "ClaimedJob": "_wire",
+    "Client": "client",
+    "ClientClosed": "errors",
+    "Completed": "_wire",
+    "Contradicted": "errors",
+    "Event": "_wire",
+    "Exchanged": "_wire",
+    "Forbidden": "errors",
+    "Health": "_wire",
+    "HeldLease": "_calls",
+    "IllegalTransition": "errors",
+    "Info": "_wire",
+    "Job": "_wire",
+    "JobCancelled": "errors",
+    "JobConflict": "errors",
+    "JobNotFound": "errors",
+    "JobPage": "_wire",
+    "LeaseBeat": "_wire",
+    "LeaseRef": "_wire",
+    "LogAppended": "_wire",
+    "LogPart": "_wire",
+    "LostLease": "_wire",
+    "Malformed": "errors",
+    "Missing": "errors",
+    "NewJob": "_calls",
+    "NotRegistered": "errors",
+    "OffsetGap": "errors",
+    "OutcomeConflict": "errors",
+    "Pool": "_wire",
+    "PoolPage": "_wire",
+    "PoolPause": "_wire",
+    "PurgedDead": "_wire",
+    "RateLimited": "errors",
+    "Refused": "errors",
+    "Registered": "_wire",
+    "RenewedLease": "_wire",
+    "ReplayedDead": "_wire",
+    "Requeued": "_wire",
+    "RetryPolicy": "_wire",
+    "ServerAway": "errors",
+    "Session": "_session",
+    "SessionSuperseded": "errors",
+    "StaleLease": "errors",
+    "Stats": "_wire",
+    "Summary": "_wire",
+    "Unauthenticated": "errors",
+    "Unreachable": "errors",
+    "errors": "errors",
+}
+"""name → its module, loaded when asked for: the HTTP library takes long to import."""
+
+__all__ = [
+    "AgentBeat",
+    "AgentInfo",
+    "AgentNotRegistered",
+    "AgentPage",
+    "AgentPool",
+    "AgentPools",
+    "AnswerNotUnderstood",
+    "ApiError",
+    "AsyncClient",
+    "Attempt",
+    "BatchEntry",
+    "BatchResults",
+    "CancelAsked",
+    "Claimed",
+    "ClaimedJob",
+    "Client",
+    "ClientClosed",
+    "Completed",
+    "Contradicted",
+    "Event",
+    "Exchanged",
+    "Forbidden",
+    "Health",
+    "HeldLease",
+    "IllegalTransition",
+    "Info",
+    "Job",
+    "JobCancelled",
+    "JobConflict",
+    "JobNotFound",
+    "JobPage",
+    "LeaseBeat",
+    "LeaseRef",
+    "LogAppended",
+    "LogPart",
+    "LostLease",
+    "Malformed",
+    "Missing",
+    "NewJob",
+    "NotRegistered",
+    "OffsetGap",
+    "OutcomeConflict",
+    "Pool",
+    "PoolPage",
+    "PoolPause",
+    "PurgedDead",
+    "RateLimited",
+    "Refused",
+    "Registered",
+    "RenewedLease",
+    "ReplayedDead",
+    "Requeued",
+    "RetryPolicy",
+    "ServerAway",
+    "Session",
+    "SessionSuperseded",
+    "StaleLease",
+    "Stats",
+    "Summary",
+    "Unauthenticated",
+    "Unreachable",
+    "errors",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        from importlib import import_module
+
+        module = import_module(f".{_LATER[name]}", __name__)
+        return module if name == _LATER[name] else getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
