@@ -492,7 +492,7 @@ QUERY_BOUNDS: list[tuple[str, str, list[Any], list[Any]]] = [
     (JOBS, "limit", [1, 2, 199, 200], [0, -1, 201, "", "1e2", "0x10", "%201", "1.5", "true", HUGE, "7" * 5000]),
     ("/api/queue/dead", "limit", [1, 200], [0, 201]),
     ("/api/queue/stats", "window_seconds", [0, 1, 3599, 3600], [-1, -0.001, 3601, 3600.001, "inf", "nan", "1e400", ""]),
-    (f"{JOBS}/default~waiting", "wait_seconds", [0], [-1, 51, 50.001, "NaN", "1,5"]),
+    (f"{JOBS}/default~waiting", "wait_seconds", [0, 0.001], [-1, 51, 50.001, "NaN", "1,5"]),
     (JOBS, "status", ["QUEUED", "queued"], ["", NEEDLE, "%00"]),
     (JOBS, "pool", ["default"], ["", "a%00", "%FF", "a/b", "a" * 65]),
     (JOBS, "kilimanjaro-at-dawn", [], [1]),
@@ -509,6 +509,16 @@ def test_bounds_of_queries(world: World, path: str, field: str, good: list[Any],
         for value in good:
             answer = world.api.get(f"{path}?{field}={value}")
             assert answer.status_code == 200, (value, answer.text)
+
+
+def test_the_shortest_of_waits_ends(world: World) -> None:
+    """Wherever on the way its time runs out: also in the middle of an answer of Redis."""
+    client = world.api.connect()
+    headers = {"Authorization": f"Bearer {world.api.admin}"}
+    for number in range(120):
+        wait_s = 0.0005 * (1 + number % 12)
+        answer = client.get(f"{JOBS}/default~waiting?wait_seconds={wait_s}", headers=headers, timeout=10)
+        assert (answer.status_code, answer.json()["status"]) == (200, "QUEUED")
 
 
 def test_a_payload_is_counted_in_bytes(world: World) -> None:
