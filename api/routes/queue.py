@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 import hybridq as hq
+from hybridq import guard
 
 from ..audit_trail import audit
 from ..bodies import (
@@ -476,7 +477,7 @@ async def queue_stats(request: Request) -> Answer:
     check_pool(request.credential, pool)
     queue = await known_queue(request, pool)
     if queue is None:
-        return Answer(StatsView(pool=pool, window_seconds=query.window_seconds))
+        return Answer(StatsView(pool=guard.redact(pool)[0], window_seconds=query.window_seconds))
     return Answer(stats_view(pool, await queue.stats(window_s=query.window_seconds)))
 
 
