@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from hybridq import AsyncAccess, AsyncBackend, AsyncFleet, AsyncQueue, AsyncWatch, HybridqError
+from hybridq import AsyncAccess, AsyncBackend, AsyncFleet, AsyncQueue, AsyncWatch, Connector, HybridqError
 
 __all__ = ["Plane"]
 
@@ -26,7 +26,7 @@ POOLS_KEPT_S: Final = 30.0
 UPKEEP_S: Final = (1.0, 15.0)
 """A pool is looked after when its next job is due or its next lease ends, within these bounds."""
 LOST_S: Final = 5.0
-AWAY_S: Final = 2.0
+REPLY_WAIT_S: Final = 2.5
 _jitter = random.Random()
 
 
@@ -56,7 +56,10 @@ class Plane:
 
     def __init__(self, *, redis: str | None = None, data_dir: Path | None = None, namespace: str = "default") -> None:
         self.namespace = namespace
-        self.backend = AsyncBackend(redis, data_dir=data_dir)
+        # A Redis that is frozen must not hold requests for long: a call waits for it once, is repeated once, and those
+        # that queued behind it go the same way.
+        connector = None if redis is None else Connector.parse(redis).with_reply_wait(REPLY_WAIT_S)
+        self.backend = AsyncBackend(connector, data_dir=data_dir)
         self.access = AsyncAccess(redis=self.backend)
         self.watch = AsyncWatch(self.backend)
         self.stopping = asyncio.Event()

@@ -68,10 +68,7 @@ def operations(api: Api) -> list[Operation]:
     return [operation for operation in found if not operation.public]
 
 
-GATHERED = "calls gather behind one that a frozen Redis leaves unanswered, and are told after 50 to 70 s"
-
-
-@pytest.mark.parametrize("how", ["killed", pytest.param("frozen", marks=pytest.mark.xfail(run=False, reason=GATHERED))])
+@pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_every_call_says_so_in_time_while_redis_is_away(away: Api, durable: ServerProcess, how: str) -> None:
     calls, token = operations(away), away.admin
     assert len(calls) > 30
