@@ -84,7 +84,9 @@ class Caller:
 
 @pytest.fixture(scope="module")
 def operations(running: Api) -> list[Operation]:
-    document = running.get("/api/docs/openapi.json", token=None).json()
+    answer = running.get("/api/docs/openapi.json", token=None)
+    assert answer.status_code == 200, answer.text
+    document = answer.json()
     found = [
         Operation(method, path, spec)
         for path, methods in document["paths"].items()
