@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
+import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
@@ -148,7 +150,7 @@ def _tls(ca_file: Any, client_cert: ClientCert | None) -> ssl.SSLContext:
         else:
             context = httpx2.create_ssl_context()
     except (OSError, ssl.SSLError) as problem:
-        reason = _os_text(problem)
+        reason = _os_text(problem) or type(problem).__name__
     else:
         if client_cert is None:
             return context
@@ -157,13 +159,15 @@ def _tls(ca_file: Any, client_cert: ClientCert | None) -> ssl.SSLContext:
             context.load_cert_chain(*parts)
             return context
         except (OSError, ssl.SSLError) as problem:
-            reason = _os_text(problem)
+            reason = _os_text(problem) or type(problem).__name__
         raise InvalidArgument("client_cert", reason, "a PEM file with certificate and key, or the two")
     raise InvalidArgument("ca_file", reason, "a PEM file with certificates")
 
 
 def _os_text(problem: OSError) -> str:
-    return problem.strerror or type(problem).__name__
+    """Return what an error number means (asyncio puts words of its own in place of it), else what is said."""
+    named = isinstance(problem, (socket.gaierror, ssl.SSLError)) or not problem.errno
+    return (problem.strerror or "") if named else os.strerror(problem.errno or 0)
 
 
 # -- clients -----------------------------------------------------------------------------------------------------
@@ -283,22 +287,28 @@ NOT_SENT: Final = (
 
 def failure_of(problem: httpx2.RequestError) -> Failure:
     """Return what an exception of the HTTP library means: only what the operating system or TLS say is quoted."""
-    cause: BaseException | None = problem
     said = ""
     untrusted = False
-    while cause is not None:
+    for cause in _chain(problem):
         if isinstance(cause, ssl.SSLCertVerificationError):
             said, untrusted = f"its certificate is not trusted ({cause.verify_message})", True
             break
-        if isinstance(cause, OSError) and not said:
-            said = cause.strerror or str(cause)
-        cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, OSError):
+            said = _os_text(cause) or said  # the deepest one is what the operating system said
     kind = WORDS.get(type(problem).__name__, type(problem).__name__)
     return Failure(
         said if untrusted else f"{kind}: {said}" if said else kind,
         sent=not isinstance(problem, NOT_SENT),
         hopeless=untrusted or isinstance(problem, (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)),
     )
+
+
+def _chain(problem: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what caused it; of several at once, the first."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        yield cause
+        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__ or cause.__context__
 
 
 WORDS: Final = {
