@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from hybridq import Queue
+from tests.api import shared
 from tests.api.client import Api, instant, problem, wait_until
+
+api, running = shared.api, shared.running
 
 
 def keys_of(text: str) -> set[str]:
