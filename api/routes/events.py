@@ -191,12 +191,13 @@ class _Told:
     async def _tell(self) -> AsyncIterator[bytes]:
         """Yield events as they come, and a comment when there was none for a while."""
         loop, follower = asyncio.get_running_loop(), self._follower
+        pause_s = PING_S if self._request.query.pool else POOLS_S
         # With an id from the start, a client that heard nothing before its connection broke misses nothing either.
         yield f"retry: {RETRY_MS}\nid: {follower.position}\n\n".encode()
         ping_at = loop.time() + PING_S
         while not self._ended:
             try:
-                found = await follower.take(wait_s=max(0.0, min(ping_at - loop.time(), POOLS_S)))
+                found = await follower.take(wait_s=max(0.0, min(ping_at - loop.time(), pause_s)))
             except hq.SlowFollower:
                 return
             chunk = b"".join(_block(event) for event in found if self._shows(event))

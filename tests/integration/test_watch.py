@@ -27,6 +27,7 @@ from hybridq import (
 )
 from hybridq.keys import queue_root
 from hybridq.testing import fake_connector
+from hybridq.watch._position import Spot
 from tests.integration.conftest import ENGINE, one_engine, settled
 from tests.servers import Cluster, ServerProcess
 
@@ -221,6 +222,22 @@ async def test_a_position_without_an_event_can_be_gone_on_from_too(world: World)
         position = events.position
     async with world.follow("work", "other", after=position) as events:
         await nothing_comes(events)
+
+
+@one_engine
+async def test_who_has_seen_more_than_a_reader_is_told_nothing_again(world: World) -> None:
+    """A reader that began anew may stand a little before a follower, who read further with the one before it."""
+    async with world.follow("work") as first:
+        await world.enqueue("work", 40)
+        found = await take(first, 40)
+        stream = world.watch._find(world.stream("work"))
+        assert stream is not None
+        stream.last = Spot.at_ms(0)
+        async with world.follow("work", after=found[20].id) as again, world.follow("other"):
+            assert told(found[21:], "work") == told(await take(again, 19), "work")
+            await nothing_comes(again, 0.05)
+            [job_id] = await world.enqueue("work")
+            assert [job_id] == [one.job_id for one in await take(again, 1)]
 
 
 @one_engine

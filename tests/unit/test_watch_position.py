@@ -8,8 +8,8 @@ import pytest
 
 from hybridq import InvalidArgument
 from hybridq.watch._position import SLACK_MS, START, WHOLE, Bookmark, Marks, Spot, digest_of
-from hybridq.watch._stream import gone_on_from
-from hybridq.watch._wire import History
+from hybridq.watch._stream import Stream, gone_on_from, in_order
+from hybridq.watch._wire import Entry, History
 
 NOW_MS = 1_700_000_000_000
 HEADER_BYTES = 16_384
@@ -151,6 +151,23 @@ def test_a_stream_that_has_to_catch_up_is_named_until_it_has() -> None:
     marks.unpin()
     marks.advance(NOW_MS + 20 * SLACK_MS)
     assert {} == Bookmark.parse("a", marks.text()).spots
+
+
+def test_what_was_read_is_in_order_up_to_where_a_stream_was_cut_off() -> None:
+    """What follows in that stream is older than what others have beyond it, and must come before."""
+    busy, calm = Stream("busy", "busy", START), Stream("calm", "calm", START)
+    reads = [
+        (busy, [Entry(NOW_MS + n, 0, ()) for n in range(3)]),
+        (calm, [Entry(NOW_MS + 2, 0, ()), Entry(NOW_MS + 9, 0, ())]),
+    ]
+
+    merged, cut = in_order(reads, 3)
+    assert [(0, busy), (1, busy), (2, busy), (2, calm)] == [(entry.ms - NOW_MS, stream) for entry, stream in merged]
+    assert [busy] == cut
+
+    merged, cut = in_order(reads, 4)
+    assert [0, 1, 2, 2, 9] == [entry.ms - NOW_MS for entry, _ in merged]
+    assert [] == cut
 
 
 SEEN, TIME, AGAIN = Spot(50, 1), Spot.at_ms(50), Spot(50, 1, 0)
