@@ -35,7 +35,7 @@ CLAIM = {"pool": "default", "wait_seconds": 50, "lease_seconds": 600, "start": T
 
 async def test_parked_claims_cost_nothing_and_one_job_wakes_one(redis_url: str, namespace: str) -> None:
     allow_open_files(2 * PARKED + 500)
-    with redis_py.Redis.from_url(redis_url) as redis, Api(redis_url, namespace, process=True) as api:
+    with redis_py.Redis.from_url(redis_url, socket_timeout=60) as redis, Api(redis_url, namespace, process=True) as api:
         async with AsyncExitStack() as stack:
             lines = [Line(api.port) for _ in range(PARKED)]
             await _open(stack, lines[:20], api.admin)
@@ -130,7 +130,7 @@ async def _commands_per_s(redis: redis_py.Redis) -> tuple[float, float]:
     """Return how many commands a second clients send to Redis, and how many it runs, those inside scripts included.
 
     The first is counted by MONITOR, which tells the two apart; the second is the sum of INFO commandstats, without
-    the commands of this reading.
+    the commands of this reading. The client waits longer for the next command than the usual 5 s: Redis is that quiet.
     """
     with redis.monitor() as monitor:
         lines = asyncio.create_task(asyncio.to_thread(_sent_by_clients, monitor))
