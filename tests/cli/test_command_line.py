@@ -26,7 +26,8 @@ Run = Callable[..., Ran]
 Start = Callable[..., "subprocess.Popen[str]"]
 GROUPS = {
     "agents": ("list", "show", "drain", "undrain"),
-    "dead": ("list", "replay", "purge"), "keys": ("create", "list", "revoke"),
+    "dead": ("list", "replay", "purge"),
+    "keys": ("create", "list", "revoke"),
     "pools": ("list", "show", "scale"),
 }
 COMMANDS = [
