@@ -529,7 +529,7 @@ class AsyncClient(ClientBase):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> AgentPage:
-        """Return one page of agents, by name; `label`: each as `name` or `name=value`."""
+        """Return one page of agents, by name; `label`: each a name, or name and value with a `=` between."""
         return await self._run(_calls.agents(pool=pool, status=status, label=label, limit=limit, cursor=cursor))
 
     async def healthy_agents(self, *, pool: str | None = None) -> tuple[AgentInfo, ...]:

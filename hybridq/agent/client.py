@@ -524,7 +524,7 @@ class Client(ClientBase):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> AgentPage:
-        """Return one page of agents, by name; `label`: each as `name` or `name=value`."""
+        """Return one page of agents, by name; `label`: each a name, or name and value with a `=` between."""
         return self._run(_calls.agents(pool=pool, status=status, label=label, limit=limit, cursor=cursor))
 
     def healthy_agents(self, *, pool: str | None = None) -> tuple[AgentInfo, ...]:
