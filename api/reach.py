@@ -88,11 +88,11 @@ def holder_of(request: Request) -> str:
     return f"@{caller.id}" if caller.agent_id is None or caller.session_id is None else caller.agent_id
 
 
-def lease_of(job_id: str, token: str, holder: str) -> hq.LeaseProof:
-    """Return the proof in a lease token, whose form was checked when it was read."""
+def lease_of(job_id: str, token: str, holder: str, at: str = "/lease_token") -> hq.LeaseProof:
+    """Return the proof in a lease token, whose form was checked when it was read; `at`: where it stands in the body."""
     fence, _, lease_id = token.partition(".")
     if int(fence) >= 2**53:
-        raise Problem("invalid_argument", errors=[("/lease_token", "must be <fence>.<lease_id>")])
+        raise Problem("invalid_argument", errors=[(at, "must be <fence>.<lease_id>")])
     return hq.LeaseProof(job_id=job_id, fence=int(fence), lease_id=lease_id, agent=holder)
 
 

@@ -80,6 +80,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._wait(None)
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            self._refuse("bad_request")
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

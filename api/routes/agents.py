@@ -373,9 +373,10 @@ async def _renew(
     """Renew leases, those of each pool together; what is in a pool that is not there, or not the caller's, is lost."""
     caller, plane = request.credential, request.plane
     by_pool: dict[str, list[LeaseProof]] = {}
-    for lease in held:
+    for place, lease in enumerate(held):
         pool, job_id = split_full_id(lease.id)
-        by_pool.setdefault(pool, []).append(lease_of(job_id, lease.lease_token, agent_id))
+        at = f"/leases/{place}/lease_token"
+        by_pool.setdefault(pool, []).append(lease_of(job_id, lease.lease_token, agent_id, at))
     known = [pool for pool in by_pool if caller.allows_pool(pool) and await plane.knows_pool(caller.namespace, pool)]
     lost = [
         Lost(id=f"{pool}~{proof.job_id}", reason="not_found")

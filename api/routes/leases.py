@@ -177,7 +177,7 @@ def _pool_of(body: Claim) -> str | None:
 def _holding_of(tokens: Sequence[str] | None) -> list[hq.LeaseProof] | None:
     if tokens is None:
         return None
-    return [lease_of(HOLDING_AS, token, HOLDING_AS) for token in tokens]
+    return [lease_of(HOLDING_AS, token, HOLDING_AS, f"/holding/{place}") for place, token in enumerate(tokens)]
 
 
 async def _claimer(request: Request) -> str:
@@ -320,8 +320,9 @@ async def heartbeat_leases(request: Request) -> Answer:
     holder = holder_of(request)
     found = Beaten(renewed=[], lost=[], cancel=[])
     beats = []
-    for lease in request.body.leases:
-        proof = lease_of(split_full_id(lease.id).job_id, lease.lease_token, holder)
+    for place, lease in enumerate(request.body.leases):
+        at = f"/leases/{place}/lease_token"
+        proof = lease_of(split_full_id(lease.id).job_id, lease.lease_token, holder, at)
         beats.append(_beat(request, lease.id, proof, found))
     # Each for itself, as one job may stand there with two tokens; in one turn of the loop they travel together.
     await asyncio.gather(*beats)

@@ -27,6 +27,7 @@ import msgspec
 
 from api.settings import Rate, Settings
 from hybridq import Access
+from tests.api.promises import must_be_documented
 from tests.servers import _die_with_parent, wait_until
 
 CHECKOUT = Path(__file__).parents[2]
@@ -97,8 +98,12 @@ class Api:
         self._server.wait(timeout_s)
 
     def connect(self, **options: Any) -> httpx2.Client:
-        """Return another client with a pool of connections of its own; it is closed with the server."""
-        client = httpx2.Client(base_url=self.url, timeout=ANSWER_S, **options)
+        """Return another client with a pool of connections of its own; it is closed with the server.
+
+        What it is answered must be what the OpenAPI document promises.
+        """
+        hooks = {"response": [must_be_documented]}
+        client = httpx2.Client(base_url=self.url, timeout=ANSWER_S, event_hooks=hooks, **options)
         self._clients.append(client)
         return client
 
