@@ -223,7 +223,7 @@ def _answer(route: Route, status: int, kind: Any, schemas: _Schemas) -> dict[str
     if kind is EVENT_STREAM:
         found["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
     elif isinstance(kind, str):
-        found["content"] = {kind: {"schema": {"type": "string"}}}
+        found["content"] = {each: {"schema": {"type": "string"}} for each in kind.split(", ")}
     else:
         content: dict[str, Any] = {"schema": schemas.answer(kind)}
         if status in route.examples:

@@ -98,7 +98,7 @@ def features(settings: Any) -> tuple[str, ...]:
     "GET",
     "/metrics",
     scope="metrics:read",
-    answers={200: "text/plain"},
+    answers={200: "text/plain, application/openmetrics-text"},
     summary="Figures for Prometheus, of the pools that the credential may see.",
     tags=["system"],
 )

@@ -86,7 +86,9 @@ TABLE.route(
 )(handler)  # fmt: skip
 TABLE.route("GET", "/events", scope="queue:read", answers={200: EVENT_STREAM}, operation_id="events")(handler)
 TABLE.route("GET", "/health", scope=PUBLIC, rate=None, answers={200: None}, operation_id="health")(handler)
-TABLE.route("GET", "/metrics", scope="metrics:read", answers={200: "text/plain"}, operation_id="metrics")(handler)
+TABLE.route("GET", "/metrics", scope="metrics:read", answers={200: "text/plain, text/csv"}, operation_id="metrics")(
+    handler
+)
 TABLE.route("GET", "/hidden", scope=PUBLIC, documented=False, operation_id="hidden")(handler)
 TABLE.route(
     "POST", "/auth/token", scope=PUBLIC, form=True, body=Form, rate="auth", operation_id="token",
@@ -184,7 +186,7 @@ def test_parameters_are_those_of_the_struct() -> None:
 def test_what_is_not_json_is_said() -> None:
     """Streams, text, the form with its own errors."""
     assert "text/event-stream" in OPERATIONS["events"]["responses"]["200"]["content"]
-    assert "text/plain" in OPERATIONS["metrics"]["responses"]["200"]["content"]
+    assert {"text/plain", "text/csv"} == set(OPERATIONS["metrics"]["responses"]["200"]["content"])
     assert "content" not in OPERATIONS["get_job"]["responses"]["304"]
     token = OPERATIONS["token"]
     assert list(token["requestBody"]["content"]) == ["application/x-www-form-urlencoded"]
