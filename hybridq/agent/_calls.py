@@ -213,7 +213,7 @@ def claim(
     start: bool,
     holding: Iterable[HeldLease | str] | None,
 ) -> Call[wire.Claimed]:
-    if session is not None and agent_id is None:
+    if session is not None and agent_id in (None, session.agent_id):
         agent_id, session_id = session.agent_id, session.session_id
     else:
         session_id = None
@@ -419,6 +419,8 @@ def resume(pool: str) -> Call[wire.PoolPause]:
 
 def events(*, pool: Sequence[str], types: Sequence[str], last_event_id: str | None) -> Call[Any]:
     query = params(pool=list(pool) or None, types=",".join(types) or None)
+    if last_event_id is not None and not (last_event_id.isascii() and last_event_id.isprintable()):
+        raise InvalidArgument("last_event_id", last_event_id, "the id of an event, as it was told")
     return stream("/api/events", query, last_event_id=last_event_id)
 
 
@@ -503,6 +505,9 @@ def params(**values: Any) -> tuple[tuple[str, str], ...]:
             continue
         several = value if isinstance(value, (list, tuple)) else [value]
         found += [(name, "true" if each is True else str(each)) for each in several]
+    for name, text in found:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InvalidArgument(name, text, "a text without half surrogate pairs")
     return tuple(found)
 
 

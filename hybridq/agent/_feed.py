@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-import httpx2
 import msgspec
 
 from . import _calls, _wire
 from ._call import Call
 
+if TYPE_CHECKING:
+    import httpx2
+
 __all__ = ["EventFeed", "Feed", "LogFeed"]
 
 T = TypeVar("T")
-EVENT_BYTES_MAX: Final = 16 * 1024 * 1024
 RETRY_S: Final = 3.0
 RETRY_S_MAX: Final = 60.0
 
@@ -95,7 +96,11 @@ class LogFeed(Feed[_wire.LogPart]):
         except (msgspec.DecodeError, UnicodeEncodeError):
             return None
         self.over = part.complete
-        if part.next_offset <= self._offset and part.data:
-            return None
+        told = self._offset - part.offset
+        if told > 0 and part.data:
+            rest = part.data.encode()[told:].decode(errors="replace")
+            if not rest:
+                return None
+            part = msgspec.structs.replace(part, data=rest, offset=self._offset)
         self._offset = part.next_offset
         return part

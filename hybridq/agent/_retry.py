@@ -120,10 +120,8 @@ def converse(
             auth = call.or_else
             continue
         attempts += 1
-        timeout_s = limits.timeout_s + call.wait_s
-        if attempts > 1 and not call.wait_s:
-            timeout_s = max(0.001, min(timeout_s, ends - clock()))
-        reply = yield Send(call, used, request_id, timeout_s)
+        # The last one too has its whole time: cut short, it would only bring doubt.
+        reply = yield Send(call, used, request_id, limits.timeout_s + call.wait_s)
         verdict = _judge(call, reply, url=url, request_id=request_id, attempts=attempts, in_doubt=in_doubt)
         if verdict.value is not None:
             if call.effect is not None:
@@ -158,6 +156,7 @@ def converse(
             delay_s=round(pause_s, 3),
         )
         yield Pause(pause_s)
+        renewed = False  # an outage may outlast a token more than once
 
 
 def _credential(auth: Auth, credentials: Credentials) -> Secret | None:

@@ -25,8 +25,9 @@ from ..errors import InvalidArgument
 from ._call import Answer
 from ._retry import Failure, Opened, Send
 from ._session import Secret
+from .errors import ClientClosed
 
-__all__ = ["ClientCert", "Route", "asend", "async_http", "send", "sync_http"]
+__all__ = ["BROKEN", "ClientCert", "Route", "asend", "async_http", "events_of", "send", "sync_http"]
 
 ClientCert = str | tuple[str, str] | tuple[str, str, str]
 """A file with certificate and key, or the two apart, or with the key's password."""
@@ -236,8 +237,11 @@ def send(client: httpx2.Client, route: Route, step: Send) -> Answer | Opened | F
                 if len(body) > ANSWER_BYTES_MAX:
                     return Failure("the answer is too large", sent=True, hopeless=True)
         return _answer(response, bytes(body))
-    except httpx2.RequestError as problem:
+    except (httpx2.RequestError, OSError) as problem:
         return failure_of(problem)
+    except RuntimeError:
+        _check_open(client)
+        raise
 
 
 async def asend(client: httpx2.AsyncClient, route: Route, step: Send) -> Answer | Opened | Failure:
@@ -258,8 +262,17 @@ async def asend(client: httpx2.AsyncClient, route: Route, step: Send) -> Answer 
             return _answer(response, bytes(body))
     except TimeoutError:
         return Failure("the answer took too long", sent=True)
-    except httpx2.RequestError as problem:
+    except (httpx2.RequestError, OSError) as problem:
         return failure_of(problem)
+    except RuntimeError:
+        _check_open(client)
+        raise
+
+
+def _check_open(client: httpx2.Client | httpx2.AsyncClient) -> None:
+    """Raise `ClientClosed` when that is why the HTTP library would not go on."""
+    if client.is_closed:
+        raise ClientClosed from None
 
 
 SLACK_S: Final = 0.05
@@ -275,6 +288,17 @@ def _answer(response: httpx2.Response, body: bytes) -> Answer:
     return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, body)
 
 
+EVENT_BYTES_MAX: Final = 16 * 1024 * 1024
+
+
+def events_of(opened: httpx2.Response) -> httpx2.EventSource:
+    """Return what reads the events of an open stream, for both colours. What ends it is one of `BROKEN`."""
+    return httpx2.EventSource(opened, max_event_size=EVENT_BYTES_MAX)
+
+
+BROKEN: Final = (httpx2.RequestError, httpx2.StreamError, OSError)
+"""What ends a stream from without."""
+
 NOT_SENT: Final = (
     httpx2.ConnectError,
     httpx2.ConnectTimeout,
@@ -285,7 +309,7 @@ NOT_SENT: Final = (
 )
 
 
-def failure_of(problem: httpx2.RequestError) -> Failure:
+def failure_of(problem: httpx2.RequestError | OSError) -> Failure:
     """Return what an exception of the HTTP library means: only what the operating system or TLS say is quoted."""
     said = ""
     untrusted = False
@@ -295,7 +319,9 @@ def failure_of(problem: httpx2.RequestError) -> Failure:
             break
         if isinstance(cause, OSError):
             said = _os_text(cause) or said  # the deepest one is what the operating system said
-    kind = WORDS.get(type(problem).__name__, type(problem).__name__)
+    # Not every error of TLS is one of the HTTP library's: a certificate that is asked for comes up while reading.
+    name = "ReadError" if isinstance(problem, OSError) else type(problem).__name__
+    kind = WORDS.get(name, name)
     return Failure(
         said if untrusted else f"{kind}: {said}" if said else kind,
         sent=not isinstance(problem, NOT_SENT),

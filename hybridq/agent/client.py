@@ -11,17 +11,15 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import httpx2
-
 from ..lifecycle import Outcome
 from . import _calls
 from ._base import ClientBase, Shared
 from ._call import Call
 from ._calls import HeldLease, NewJob
-from ._feed import EVENT_BYTES_MAX, EventFeed, Feed, LogFeed
+from ._feed import EventFeed, Feed, LogFeed
 from ._retry import Pause, Renew, Send, Step
 from ._session import Session, SessionChanged, TokenSource
-from ._transport import ClientCert, send, sync_http
+from ._transport import BROKEN, ClientCert, events_of, send, sync_http
 from ._wire import (
     AgentBeat,
     AgentInfo,
@@ -67,7 +65,8 @@ class Client(ClientBase):
         token: An API key, or what `register` is done with (registration key, exchanged token).
         token_source: Instead of `token`: returns one that is good now; asked first when needed, and again on a 401.
         session: Of an earlier client: goes on as that agent.
-        on_session: Told the session whenever it changes, so that it can be kept. It holds the renewal token.
+        on_session: Told the session whenever it changes, so that it can be kept. It holds the renewal token. What it
+            raises is raised by the call that changed it.
         timeout_s: Of one sending, in seconds; the time that the server may park a call comes on top.
         deadline_s: Of a call with all its repeats, in seconds; no sending begins later. 0: no repeats.
         ca_file: PEM file of the authorities to trust instead of the system's.
@@ -641,8 +640,11 @@ class Client(ClientBase):
 
     def _follow(self, feed: Feed[T]) -> Iterator[T]:
         while True:
-            with contextlib.closing(self._run(feed.opening())) as stream, contextlib.suppress(httpx2.RequestError):
-                for said in httpx2.EventSource(stream, max_event_size=EVENT_BYTES_MAX):
+            with (
+                contextlib.closing(self._run(feed.opening())) as stream,
+                contextlib.suppress(*BROKEN),
+            ):
+                for said in events_of(stream):
                     found = feed.heard(said)
                     if found is not None:
                         yield found

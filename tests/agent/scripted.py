@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -69,18 +70,25 @@ class Request:
 class Scripted:
     """Answers requests by `replies`, one after the other; the last one again and again. `requests` is what came."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._scheme = "http" if tls is None else "https"
         self.replies: list[Reply] = [Reply()]
         self.requests: list[Request] = []
         self.connections = 0
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.scripted = self
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="scripted", daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -103,6 +111,13 @@ class _Server(ThreadingHTTPServer):
     scripted: Scripted
 
 
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(65_536):
+            sink.sendall(chunk)
+        sink.shutdown(socket.SHUT_WR)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
@@ -120,6 +135,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(reply)
 
     do_GET = do_POST = do_PATCH = do_DELETE = answer
+
+    def do_CONNECT(self) -> None:
+        """Be a proxy: join the client to where it wants to go."""
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.scripted.requests.append(Request(time.monotonic(), "CONNECT", self.path, headers, b""))
+        host, _, port = self.path.rpartition(":")
+        with socket.create_connection((host, int(port))) as there:
+            self.send_response_only(200)
+            self.end_headers()
+            back = threading.Thread(target=_pump, args=(there, self.connection), daemon=True)
+            back.start()
+            _pump(self.connection, there)
+            back.join()
+        self.close_connection = True
 
     def _reply(self, reply: Reply) -> None:
         if reply.silent is not None:

@@ -333,6 +333,8 @@ def test_what_json_cannot_hold_is_not_sent(client: Any, scripted: Any) -> None:
     for payload in (object(), "\ud800", {1j: 2}):
         with pytest.raises(InvalidArgument):
             client.enqueue("build", payload)
+    with pytest.raises(InvalidArgument, match="surrogate"):
+        client.jobs(type="\ud800")
     with pytest.raises(InvalidArgument, match="time zone"):
         client.enqueue("build", run_at=dt.datetime(2030, 1, 1))
     assert not scripted.requests

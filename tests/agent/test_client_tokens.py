@@ -226,6 +226,25 @@ def test_a_renewal_asks_for_the_same_agent(client: Any, scripted: Scripted) -> N
     assert repeat.headers["authorization"] == "Bearer hqa_second"
 
 
+def test_an_outage_may_outlast_a_token_more_than_once(client: Any, scripted: Scripted) -> None:
+    """One call, with all the time it needs: each 401 is answered by one renewal, none by two."""
+    second, third = ({**REGISTERED, "token": f"hqa_{n}", "renewal_token": f"hqn_{n}"} for n in ("second", "third"))
+    scripted.replies = [Reply(201, REGISTERED), REFUSED, Reply(200, second), Reply(cut=0)]
+    scripted.replies += [REFUSED, Reply(200, third), Reply(200, BEAT)]
+    client.register("b1", boot_id="boot1")
+    client.heartbeat()
+    assert client.session.token == "hqa_third"
+    assert [request.headers["authorization"] for request in scripted.requests][-3:] == [
+        "Bearer hqa_second",
+        "Bearer hqn_second",
+        "Bearer hqa_third",
+    ]
+    scripted.replies = [REFUSED, Reply(200, second), REFUSED]
+    with pytest.raises(Unauthenticated):
+        client.heartbeat()
+    assert len(scripted.requests) == 10
+
+
 def test_a_late_fresh_token_does_not_push_out_a_newer_one(client: Any, scripted: Scripted) -> None:
     """A heartbeat that was slow brings the token of a time before a renewal."""
     inner = getattr(client, "client", client)
