@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -163,13 +163,25 @@ class Batch(_Body, frozen=True, kw_only=True):
 Text64 = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
+class SecretRef(_Body, frozen=True, kw_only=True):
+    """Where the agent finds a secret; the secret itself never travels here."""
+
+    secret_ref: Annotated[str, Meta(min_length=1, max_length=1024)]
+
+
+Env = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=256)], Annotated[Lines, Meta(max_length=65_536)] | SecretRef],
+    Meta(max_length=1000),
+]
+
+
 class Step(_Body, frozen=True, kw_only=True):
     """One step of what an agent runs."""
 
     name: Annotated[str, Meta(min_length=1, max_length=128)]
     run: Annotated[Lines, Meta(min_length=1, max_length=65_536)]
     shell: Text64 | None = None
-    env: dict[str, Any] | None = None
+    env: Env | None = None
     timeout_seconds: Annotated[float, Meta(gt=0, le=YEAR_S)] | None = None
     working_directory: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
     if_: Annotated[str, Meta(min_length=1, max_length=1024)] | None = msgspec.field(name="if", default=None)

@@ -68,6 +68,19 @@ class _TextOfLines(Shape):
     control = _CONTROL_IN_LINES
 
 
+class _LinesOr(Shape):
+    """A text of several lines, or something else, whose texts have none."""
+
+    def __init__(self, other: Shape) -> None:
+        self._other = other
+
+    def check(self, pointer: str, value: Any) -> None:
+        (_LINES_SHAPE if isinstance(value, str) else self._other).check(pointer, value)
+
+    def mend(self, value: Any, raw: bytes) -> Any:
+        return self._other.mend(value, raw)
+
+
 class _Payload(Shape):
     """Any JSON value, byte for byte."""
 
@@ -148,7 +161,10 @@ def shape_of(info: msgspec.inspect.Type) -> Shape:
         return _PAYLOAD
     if isinstance(info, msgspec.inspect.UnionType):
         inner = [shape_of(each) for each in info.types if not isinstance(each, msgspec.inspect.NoneType)]
-        return next((each for each in inner if each is not PLAIN), PLAIN)
+        special = [each for each in inner if each is not PLAIN]
+        if _LINES_SHAPE in special and len(special) > 1:
+            return _LinesOr(next(each for each in special if each is not _LINES_SHAPE))
+        return special[0] if special else PLAIN
     if isinstance(info, msgspec.inspect.StructType):
         return _Struct({field.encode_name: shape_of(field.type) for field in info.fields})
     if isinstance(info, msgspec.inspect.ListType | msgspec.inspect.VarTupleType):

@@ -59,6 +59,30 @@ def test_a_dashboard_job_is_one_and_the_same_as_in_the_queue(api: Api) -> None:
     assert api.get("/api/dashboard/jobs").json()["items"] == [{k: v for k, v in job.items() if k != "attempts"}]
 
 
+def test_the_environment_of_a_step_holds_texts_and_references(api: Api) -> None:
+    """As the contract has it: whatever else would stand there, the agent could not read."""
+    env = {"KEY": "one\ntwo\t", "EMPTY": "", "TOKEN": {"secret_ref": "vault://kv/ci/registry#token"}}
+    step = {"name": "a", "run": "b", "env": env}
+    answer = api.post("/api/dashboard/jobs", {**BODY, "steps": [step]})
+    assert (answer.status_code, answer.json()["payload"]["steps"]) == (201, [step])
+
+    for wrong in (
+        1,
+        None,
+        True,
+        ["a"],
+        {},
+        {"secret_ref": ""},
+        {"secret_ref": "a\nb"},
+        {"secret_ref": "a", "b": 1},
+        "\0",
+    ):
+        found = problem(
+            api.post("/api/dashboard/jobs", {**BODY, "steps": [{**step, "env": {"A": wrong}}]}), 400, "invalid_argument"
+        )
+        assert found["errors"][0]["pointer"].startswith("/steps/0/env"), (wrong, found)
+
+
 def test_what_is_not_said_of_a_commit_is_null(api: Api) -> None:
     body = {"job_type": "deploy", "git_repo": "r", "git_ref": "main", "git_commit_sha": "abcdef1"}
     job = api.post("/api/dashboard/jobs", body).json()

@@ -33,9 +33,14 @@ WALKS_S: Final = 2 * EXAMPLES or 10
 STREAM_S: Final = 0.5
 WAIT_S: Final = 0.02
 
+REFUSALS: Final = ("400", "401", "403", "404", "405", "406", "409", "415", "422", "428", "429", "5xx")
+"""What the check expects by itself."""
 REFUSED_BY_STATE: Final = ("400", "410", "412", "415", "422")
 """Beside what the check expects anyhow: what was stored, a precondition or policy may refuse a body that obeys its
 schema. Which 400 may is not left to this list: see `Run.refusals`."""
+
+CANCELS: Final = "deleted with `DELETE /api/queue/jobs/"
+"""DELETE of a job cancels it: by the contract it is there afterwards, CANCELLED. Other things are gone when deleted."""
 
 if LONG:
     pytestmark = pytest.mark.timeout(36_000)
@@ -93,6 +98,8 @@ class Run:
             for check in checks:
                 if check.status is Status.FAILURE and check.failure_info is not None:
                     failure, case = check.failure_info.failure, recorder.cases[case_id].value
+                    if check.name == "use_after_free" and CANCELS in failure.message:
+                        continue
                     key = (case.operation.label, check.name, failure.title)
                     self.failures.setdefault(key, f"{failure.message}\n{check.failure_info.code_sample}")
 
@@ -134,6 +141,8 @@ def run(document: dict[str, Any], api: Api, token: str | None, phases: str, *, e
         "checks": {
             # A pool may be full, and says so; that an operation documents it is another check's affair.
             "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "507"]},
+            # By its size alone, before it is read: a query of 25 KiB, or a body over the limit of its route.
+            "negative_data_rejection": {"expected-statuses": [*REFUSALS, "413", "431"]},
             "positive_data_acceptance": {
                 "expected-statuses": ["2xx", "3xx", "401", "403", "404", "409", "429", "507", *REFUSED_BY_STATE]
             },
@@ -171,7 +180,7 @@ UNSAYABLE: Final = re.compile(
     "filter_required|invalid_cursor|reserved_name|unsupported_grant_type|invalid_request"
     # of texts: bytes of UTF-8, what can be printed, what an id means
     "|must be (printable )?text of at most [0-9]+ bytes( without control characters)?"
-    "|must be <fence>.<lease_id>|must be an https URL .*|must be one of queue:enqueue, .*|holds a control character"
+    "|must be <fence>.<lease_id>|must be an https URL .*|must be one of queue:enqueue, .*"
     "|must be .* beginning with a letter or digit"
     # of two fields at once, or of a field and the clock
     "|must be between 1970 and a year from now|must be in the future.*|stands beside [a-z_]+: one of the two"
