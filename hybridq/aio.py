@@ -49,6 +49,7 @@ T = TypeVar("T")
 L = TypeVar("L", bound=LeaseProof)
 WAIT_S_MAX: Final = 86_400
 LEASE_S: Final = 30.0
+ASK_FIRST_MS: Final = 500
 NOBODY: Final = "0" * 32
 
 
@@ -191,12 +192,17 @@ class AsyncQueue(_base.QueueBase):
         like = (who, n, lasts_s, start) if request_id is None and held is None else (object(),)
         make(NOBODY)  # what is wrong with the arguments is said before anything waits
         lot = self._open_lot()
-        if wait_ms:
+        if wait_ms >= ASK_FIRST_MS:
             return list(await lot.wait(Waiter(make, like, lasts_s or LEASE_S), wait_ms / 1000))
+        # A wait so short could be over before its first claim is answered: a job that is there is given first.
+        ends = asyncio.get_running_loop().time() + wait_ms / 1000
         claimed = await self._coalescer.run(
             make(secrets.token_hex(16)), orphan=lambda given: lot.pass_on(like, given.leases)
         )
-        return list(claimed.leases)
+        left_s = ends - asyncio.get_running_loop().time()
+        if claimed.leases or not wait_ms or left_s <= 0:
+            return list(claimed.leases)
+        return list(await lot.wait(Waiter(make, like, lasts_s or LEASE_S), left_s))
 
     async def start(self, lease: L) -> L:
         """Begin the work of a lease: the attempt is charged. Returns the lease, RUNNING. Harmless to repeat.

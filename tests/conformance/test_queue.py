@@ -479,3 +479,11 @@ def test_queues_of_other_names_and_namespaces_are_other_queues(open_queue: Open)
         assert other.enqueue("t", 2, job_id="j", unique="u").created
         assert 1 == other.stats().enqueued_total
     assert [1, 2, 2] == [claim_one(queue).decode() for queue in (here, *others)]
+
+
+def test_a_wait_of_a_millisecond_gets_a_job_that_is_there(queue: Any) -> None:
+    """The wait was over before the first claim was answered, and the job went to nobody."""
+    for n in range(20):
+        queue.enqueue("t", n)
+
+        assert [n] == [lease.decode() for lease in queue.claim(wait_s=0.001)]
