@@ -181,7 +181,7 @@ UNSAYABLE: Final = re.compile(
     # of texts: bytes of UTF-8, what can be printed, what an id means
     "|must be (printable )?text of at most [0-9]+ bytes( without control characters)?"
     "|must be <fence>.<lease_id>|must be an https URL .*|must be one of queue:enqueue, .*"
-    "|must be .* beginning with a letter or digit"
+    "|must be .* beginning with a letter or digit|must be exact; only that of sub may end in one [*].*"
     # of two fields at once, or of a field and the clock
     "|must be between 1970 and a year from now|must be in the future.*|stands beside [a-z_]+: one of the two"
     "|must not be below base_seconds|goes with every outcome but success|is not of the pool that is named"
