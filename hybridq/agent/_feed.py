@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -21,7 +22,7 @@ RETRY_S: Final = 3.0
 RETRY_S_MAX: Final = 60.0
 
 
-class Feed(Generic[T]):
+class Feed(abc.ABC, Generic[T]):
     """What a stream is about. `over`: nothing comes after what was heard."""
 
     def __init__(self, rng: random.Random) -> None:
@@ -30,9 +31,9 @@ class Feed(Generic[T]):
         self._retry_s = RETRY_S
         self._in_a_row = 0
 
+    @abc.abstractmethod
     def opening(self) -> Call[Any]:
         """Return the call that opens the stream where the last one broke."""
-        raise NotImplementedError
 
     def heard(self, said: httpx2.ServerSentEvent) -> T | None:
         """Return what an event means; None: nothing to tell."""
@@ -41,9 +42,9 @@ class Feed(Generic[T]):
         self._in_a_row = 0
         return self.read(said) if said.data else None
 
+    @abc.abstractmethod
     def read(self, said: httpx2.ServerSentEvent) -> T | None:
         """Return what the data of an event means."""
-        raise NotImplementedError
 
     def pause_s(self) -> float:
         """Return how long to wait before the stream is opened again: at random, longer each time in a row."""
