@@ -106,8 +106,13 @@ class Plane:
         return await asyncio.shield(kept.reading)
 
     async def knows_pool(self, namespace: str, pool: str) -> bool:
-        """Whether a pool of this name is there."""
-        return pool in await self.known_pools(namespace)
+        """Whether a pool of this name is there, also one made a moment ago; what is not there costs one look."""
+        if pool in await self.known_pools(namespace):
+            return True
+        there = await self.fleet(namespace).has_queue(pool)
+        if there:
+            self.forget_pools(namespace)
+        return there
 
     def forget_pools(self, namespace: str) -> None:
         """Read the pools of a namespace anew at the next occasion."""

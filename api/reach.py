@@ -47,19 +47,12 @@ def named_pool(request: Request, pool: str | None, pointer: str = "/pool") -> st
 async def known_queue(request: Request, pool: str) -> hq.AsyncQueue | None:
     """Return the queue of a pool, None when there is no such pool: looking must not make one."""
     namespace = request.credential.namespace
-    if not await request.plane.knows_pool(namespace, pool):
-        # It may have been made by another process a moment ago.
-        request.plane.forget_pools(namespace)
-        if not await request.plane.knows_pool(namespace, pool):
-            return None
-    return request.plane.queue(namespace, pool)
+    return request.plane.queue(namespace, pool) if await request.plane.knows_pool(namespace, pool) else None
 
 
 async def note_pool(request: Request, pool: str) -> None:
     """See to it that a pool that this call may have made is listed from now on."""
-    namespace = request.credential.namespace
-    if not await request.plane.knows_pool(namespace, pool):
-        request.plane.forget_pools(namespace)
+    await request.plane.knows_pool(request.credential.namespace, pool)
 
 
 async def own_pools(request: Request, pool: str | None = None) -> list[str]:

@@ -314,10 +314,13 @@ class FleetBase:
             if len(page) < CATALOGUE_PAGE:
                 return tuple(names)
 
+    def _has_queue(self, name: str) -> Call[bool]:
+        return fleet.known(self.namespace, name)
+
     def _pool(self, name: str) -> Flow[PoolRecord]:
         (scale, agents), known = yield [
             fleet.pool(self.namespace, name, now_ms=self._now_ms),
-            fleet.known(self.namespace, name),
+            self._has_queue(name),
         ]
         if not known and not agents and scale is None:
             raise PoolNotFound(name)

@@ -157,6 +157,10 @@ class Fleet(FleetBase):
         """Return the names of all queues of the namespace, sorted."""
         return self._follow(self._queues())
 
+    def has_queue(self, name: str) -> bool:
+        """Tell whether the namespace has a queue of this name; asking does not make one."""
+        return self._run(self._has_queue(name))
+
     def free_lost(self) -> int:
         """Do one bounded step for agents that are OFFLINE: their leases go to others. Returns 0 when nothing was left.
 
@@ -354,6 +358,10 @@ class AsyncFleet(FleetBase):
     async def queues(self) -> tuple[str, ...]:
         """Return the names of all queues of the namespace, sorted."""
         return await self._follow(self._queues())
+
+    async def has_queue(self, name: str) -> bool:
+        """Tell whether the namespace has a queue of this name; asking does not make one."""
+        return await self._run(self._has_queue(name))
 
     async def free_lost(self) -> int:
         """Do one bounded step for agents that are OFFLINE: their leases go to others. Returns 0 when nothing was left.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
+
+import redis as redis_py
 
 from hybridq import JobSpec, Queue
 from tests.api import shared
@@ -111,3 +114,23 @@ def test_a_cursor_that_was_tampered_with_is_no_cursor(api: Api) -> None:
         problem(api.get("/api/queue/jobs", params={"limit": 3, "cursor": other}), 400, "invalid_cursor")
     stranger = shared.in_namespace(api, f"{api.namespace}-other")
     problem(stranger.get("/api/queue/jobs", params={"limit": 3, "cursor": cursor}), 400, "invalid_cursor")
+
+
+def test_what_is_not_there_is_not_looked_for_among_all_pools(api: Api) -> None:
+    """The list of all pools is read now and then, not once for every wrong id that somebody sends."""
+    fill(api, 3, 3)
+    assert api.get("/api/queue/jobs").status_code == 200
+    key = f"hq:{{{api.namespace}/sys/queues}}:queues"
+
+    with redis_py.Redis.from_url(api.redis_url) as redis, redis.monitor() as heard:
+        for n in range(20):
+            problem(api.get(f"/api/queue/jobs/nowhere{n}~j"), 404, "job_not_found")
+        redis.set("end", "of it")
+        commands = list(itertools.takewhile(lambda text: not text.startswith("SET end"), map(_text_of, heard.listen())))
+
+    assert 20 == len([command for command in commands if command.startswith(f"ZSCORE {key}")])
+    assert len([command for command in commands if command.startswith(f"ZRANGE {key}")]) <= 1
+
+
+def _text_of(heard: dict[str, Any]) -> str:
+    return str(heard["command"])

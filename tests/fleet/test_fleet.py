@@ -385,6 +385,8 @@ def test_a_pool_is_there_when_a_queue_an_agent_or_a_scale_says_so(house: House) 
     assert [pool.name for pool in house.fleet.pools()] == ["agents", "queue", "scaled"]
     assert [house.fleet.pool(name).queued for name in ("agents", "queue", "scaled")] == [0, 1, 0]
     assert house.fleet.queues() == ("agents", "queue")
+    assert [house.fleet.has_queue(name) for name in ("agents", "queue", "nothing")] == [True, True, False]
+    assert house.fleet.queues() == ("agents", "queue"), "asking made none"
 
 
 def test_a_pool_is_scaled_within_its_bounds_or_not_at_all(house: House) -> None:
