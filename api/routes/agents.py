@@ -58,7 +58,8 @@ Reasoned = Annotated[str, Meta(max_length=500)]
 LabelName = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 LabelValue = Annotated[str, Meta(max_length=128)]
 Labels = Annotated[dict[LabelName, LabelValue], Meta(max_length=LABELS_MAX)]
-MetricName = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z][A-Za-z0-9_.]*$")]
+# A name that is a secret reads `[redacted:rule]` by the time it is stored, and may be longer than what was sent.
+MetricName = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z\[][A-Za-z0-9_.:\[\]-]*$")]
 Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
 
 

@@ -529,7 +529,7 @@ def _metric_map(metrics: Mapping[str, float]) -> dict[str, float]:
     if not isinstance(metrics, Mapping) or len(metrics) > METRICS_MAX:
         raise InvalidArgument("metrics", metrics, f"a mapping of at most {METRICS_MAX} numbers")
     for name, value in metrics.items():
-        _args.text("metrics", name, 64)
+        _args.text("metrics", name, 128)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise InvalidArgument(f"metrics[{name}]", value, "a finite number")
     return {name: float(value) for name, value in metrics.items()}
