@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis as redis_py
+import structlog
 
 from hybridq.agent import AsyncClient, Client, ClientClosed
 from tests.agent.conftest import TOKEN
@@ -67,9 +68,9 @@ async def test_a_timeout_around_a_call_is_the_caller_s(scripted: Scripted) -> No
 async def test_a_pause_between_two_sendings_is_cancelled_too(scripted: Scripted) -> None:
     scripted.replies = [problem(503, "stopping", retry_after="20")]
     async with AsyncClient(scripted.url, token=TOKEN) as client:
-        task = asyncio.create_task(client.job("a~j1"))
-        await until(lambda: scripted.requests)
-        await asyncio.sleep(0.1)
+        with structlog.testing.capture_logs() as said:
+            task = asyncio.create_task(client.job("a~j1"))
+            await until(lambda: [line for line in said if line["event"] == "client.retry"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, 2)
@@ -99,7 +100,7 @@ async def test_many_calls_at_once_share_a_client(api: Api) -> None:
     """More than a pool of connections usually holds, with parked claims among them."""
     async with AsyncClient(api.url, token=api.admin) as client:
         polls = [asyncio.create_task(client.claim(agent_id=f"a{n}", pool="linux", wait_seconds=20)) for n in range(120)]
-        await asyncio.sleep(0.3)
+        await until(lambda: "hybridq_claims_parked 120.0" in api.get("/metrics").text)
         assert (await client.health()).status == "healthy"
         await client.enqueue("build", pool="linux")
         done, waiting = await asyncio.wait(polls, timeout=15, return_when=asyncio.FIRST_COMPLETED)
