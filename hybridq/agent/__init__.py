@@ -77,14 +77,17 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unreachable,
     )
+    from .life import Agent, AgentSettings
 
 _LATER = {
+    "Agent": "life",
     "AgentBeat": "_wire",
     "AgentInfo": "_wire",
     "AgentNotRegistered": "errors",
     "AgentPage": "_wire",
     "AgentPool": "_wire",
     "AgentPools": "_wire",
+    "AgentSettings": "life",
     "AnswerNotUnderstood": "errors",
     "ApiError": "errors",
     "AsyncClient": "aclient",
@@ -145,12 +148,14 @@ _LATER = {
 """name → its module, loaded when asked for: the HTTP library takes long to import."""
 
 __all__ = [
+    "Agent",
     "AgentBeat",
     "AgentInfo",
     "AgentNotRegistered",
     "AgentPage",
     "AgentPool",
     "AgentPools",
+    "AgentSettings",
     "AnswerNotUnderstood",
     "ApiError",
     "AsyncClient",
