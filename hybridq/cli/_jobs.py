@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from ._options import LEVELS, Target, on_queue, prints, tags_of
+from ._options import LEVELS, Target, on_jobs, prints, tags_of
 from ._output import Printer
 from ._views import JOB_COLUMNS, job_document, job_row, page_document, seconds, shown
 
@@ -33,11 +33,11 @@ STATUSES = (
 @click.option("--limit", type=click.IntRange(1, PAGE_MAX), default=50, help="Of one page. Default: 50.")
 @click.option("--cursor", metavar="CURSOR", help="Go on where a page ended.")
 @click.option("--all", "everything", is_flag=True, help="Every page, not only one.")
-@on_queue
+@on_jobs
 @prints
 def jobs(*, target: Target, out: Printer, limit: int, cursor: str | None, everything: bool, **filters: Any) -> None:
     """List jobs, newest first."""
-    with target.open() as queue:
+    with target.reach() as queue:
 
         def read(limit: int, cursor: str | None) -> JobPage:
             return queue.jobs(limit=limit, cursor=cursor, **filters)
@@ -68,11 +68,12 @@ def print_page(out: Printer, page: JobPage) -> None:
 @click.command()
 @click.argument("job_id", metavar="ID")
 @click.option("--payload", is_flag=True, help="Print the payload alone, bytes as they were sent.")
-@on_queue
+@on_jobs
 @prints
 def job(*, target: Target, out: Printer, job_id: str, payload: bool) -> None:
     """Show a job whole, with its attempts."""
-    with target.open() as queue:
+    target, job_id = target.named(job_id)
+    with target.reach() as queue:
         found = queue.job(job_id)
     if payload:
         if out.json:

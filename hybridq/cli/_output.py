@@ -29,7 +29,10 @@ def visible(value: object) -> str:
 
 
 def code_of(problem: BaseException) -> str:
-    """Return an error's stable code: its class name in snake case, such as `job_not_found`."""
+    """Return an error's stable code: the HTTP API's own, else its class name in snake case, such as `job_not_found`."""
+    code = getattr(problem, "code", None)
+    if isinstance(code, str):
+        return code
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(problem).__name__).lower()
 
 
