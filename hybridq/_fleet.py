@@ -95,7 +95,7 @@ class FleetBase:
             drain=kept.draining,
             left=begun.left,
         )
-        freed = yield from self._tell(agent_id, standing)
+        freed = yield from self._tell(agent_id, standing, how="supersede")
         return Registration(
             agent_id=agent_id,
             session_id=begun.session_id,
@@ -106,20 +106,27 @@ class FleetBase:
             freed=freed,
         )
 
-    def _tell(self, agent_id: str, standing: fleet.Standing) -> Flow[int]:
-        """Tell the queues of an agent's pool, and of those it left, of its session; then note that they were told."""
+    def _tell(self, agent_id: str, standing: fleet.Standing, *, how: str) -> Flow[int]:
+        """Tell the queues of an agent's pool, and of those it left, of its session; then note that they were told.
+
+        `how` the leases of its pool are taken; a pool is left by a new session, which supersedes the one it had there.
+        """
         freed = 0
-        for pool in (standing.pool, *standing.left):
-            here = pool == standing.pool
+        debts = [
+            fleet.Debt(agent_id=agent_id, pool=pool, generation=standing.generation, how=taken)
+            for pool, taken in ((standing.pool, how), *((left, "supersede") for left in standing.left))
+        ]
+        for debt in debts:
+            here = debt.pool == standing.pool
             more = True
             while more:
                 told = yield fleet.enlist(
-                    self._queue(pool),
+                    self._queue(debt.pool),
                     agent_id,
                     generation=standing.generation,
                     capacity=standing.capacity if here else 0,
                     drain=here and standing.drain,
-                    free="give_back",
+                    free=debt.how,
                     now_ms=self._now_ms,
                 )
                 if told is None:
@@ -128,10 +135,6 @@ class FleetBase:
                     break
                 freed += told[0]
                 more = told[1]
-        debts = [
-            fleet.Debt(agent_id=agent_id, pool=pool, generation=standing.generation, how="give_back")
-            for pool in (standing.pool, *standing.left)
-        ]
         yield fleet.settle(self.namespace, debts, now_ms=self._now_ms)
         return freed
 
@@ -196,7 +199,7 @@ class FleetBase:
         standing = yield fleet.deregister(
             self.namespace, agent_id, session_id=session_id, reason=reason, now_ms=self._now_ms
         )
-        yield from self._tell(agent_id, standing)
+        yield from self._tell(agent_id, standing, how="give_back")
         return (yield from self._agent(agent_id))
 
     def _agent(self, agent_id: str) -> Flow[AgentRecord]:

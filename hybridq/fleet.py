@@ -60,6 +60,7 @@ class Fleet(FleetBase):
     ) -> Registration:
         """Begin a session of an agent in a pool, and take the leases of its older sessions back before this returns.
 
+        What an older session had started and confirmed is lost with it, attempt charged; other leases cost nothing.
         The same `boot_id` in the same pool goes on with its session, so the call can be repeated after any failure.
         `capacity`: leases it may hold at once, 1 to 1,000. Raises `SessionSuperseded` when another boot of the
         agent registered meanwhile, `QueueFull` when the fleet holds 100,000 agents.
@@ -258,6 +259,7 @@ class AsyncFleet(FleetBase):
     ) -> Registration:
         """Begin a session of an agent in a pool, and take the leases of its older sessions back before this returns.
 
+        What an older session had started and confirmed is lost with it, attempt charged; other leases cost nothing.
         The same `boot_id` in the same pool goes on with its session, so the call can be repeated after any failure.
         `capacity`: leases it may hold at once, 1 to 1,000. Raises `SessionSuperseded` when another boot of the
         agent registered meanwhile, `QueueFull` when the fleet holds 100,000 agents.

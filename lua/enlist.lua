@@ -5,7 +5,7 @@
 ---          generation integer 1..9007199254740991 | of the session; one older than the queue knows changes nothing
 ---          capacity integer 0..1000 | leases the agent may hold; 0: it is gone, or belongs to another pool now
 ---          drain integer 0..1 | 1: it claims nothing more
----          free none/give_back/lose | give_back: leases of older sessions, uncharged; lose: all, as if they had run out
+---          free none/give_back/supersede/lose | which leases go back, and whether they are charged: see `take`
 ---          until_ms integer 0..9007199254740991 | leases claimed later are spared; 0: none is
 --- BATCH_MAX 10
 --- USES     give_back run
@@ -23,8 +23,12 @@ local GONE_MS = 604800000
 local GONE_STEP = 20
 local left = FREE_MAX
 
+-- give_back: those of older sessions, uncharged. lose: all, as if they had run out. supersede: those of older sessions;
+-- what such a session had begun and confirmed is lost with it, since work that brings its agent down each time would
+-- otherwise go round for ever. Whether the work was to blame nobody can tell: the attempt says that it may have been.
 local function take(e, id, job)
-  if e.free == 'lose' then
+  local begun = job.session and job.status == 'RUNNING' and job.confirmed
+  if e.free == 'lose' or (e.free == 'supersede' and begun) then
     return lose(id, job)
   end
   return give_back(id, job, 0)

@@ -24,7 +24,7 @@ NOW_AND_THEN: Final = frozenset({
 })  # fmt: skip
 _EXACT: Final = {suffix: kind for suffix, kind in FLEET_FAMILIES.values() if not suffix.endswith(":")}
 _MANY: Final = {suffix: kind for suffix, kind in FLEET_FAMILIES.values() if suffix.endswith(":")}
-_OWED: Final = re.compile(r"\S+ \S+ \d+ (give_back|lose) \d+")
+_OWED: Final = re.compile(r"\S+ \S+ \d+ (give_back|supersede|lose) \d+")
 SUM_MAX: Final = 1000
 """Agents whose recent runs are added up, in one reading."""
 

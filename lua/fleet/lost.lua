@@ -69,7 +69,7 @@ local function told(row, due)
   local one = record(agent)
   local here = one and one.pool == pool and not one.ended_ms and not one.offline_ms
   -- What was owed to an older session's end goes with the word of the present one, which the queue takes as well.
-  local known = one and how == 'give_back' and one.generation or generation
+  local known = one and how ~= 'lose' and one.generation or generation
   call('ZADD', k_owed, text_of(due), row)
   return {agent, pool, generation, how, until_ms, known, here and one.capacity or '0', one and one.draining or '0'}
 end

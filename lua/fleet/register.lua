@@ -76,9 +76,9 @@ local function register(e)
   seen(agent, session, said)
   call('ZADD', k_agents, '0', agent)
   call('ZADD', k_pool .. e.pool, '0', agent)
-  owe(now + TOLD_BY_ITSELF_MS, agent, e.pool, generation, 'give_back', 0)
+  owe(now + TOLD_BY_ITSELF_MS, agent, e.pool, generation, 'supersede', 0)
   for _, pool in ipairs(left) do
-    owe(now + TOLD_BY_ITSELF_MS, agent, pool, generation, 'give_back', 0)
+    owe(now + TOLD_BY_ITSELF_MS, agent, pool, generation, 'supersede', 0)
   end
   event('agent.registered', agent, 'HEALTHY', e.pool)
   return {'REGISTERED', e.session_id, text_of(generation), 1, text_of(heartbeat_ms), table.concat(left, ' ')}

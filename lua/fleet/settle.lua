@@ -4,7 +4,7 @@
 --- EACH     agent name
 ---          pool name
 ---          generation integer 1..9007199254740991
----          how give_back/lose
+---          how give_back/supersede/lose
 ---          until_ms integer 0..9007199254740991
 --- BATCH_MAX 50
 --- USES     record owe run

@@ -140,6 +140,82 @@ def test_a_cancelled_job_that_is_taken_back_is_cancelled(rig: Rig) -> None:
     assert rig.status("a") == "CANCELLED"
 
 
+# -- leases of sessions that another boot superseded --------------------------------------------------------
+
+
+def confirmed(rig: Rig, job_id: str, **said: Any) -> Held:
+    [held] = claimed(rig, job_id, **said)
+    assert rig.heartbeat(held)[0] == "RENEWED"
+    return held
+
+
+def test_what_a_superseded_session_had_begun_is_lost_with_it(rig: Rig) -> None:
+    enlist(rig, generation=1)
+    held = confirmed(rig, "a")
+
+    assert enlist(rig, generation=2, free="supersede") == ["ENLISTED", 1, 0]
+    record = rig.record("a")
+    assert (record["status"], record["attempt"], record["outcome"]) == ("QUEUED", "1", "lost")
+    assert rig.events()[-1] == "job.lost a QUEUED one 1"
+    assert rig.counters()["lost_leases"] == 1
+    assert rig.complete(held) == ["STALE_LEASE", "QUEUED"]
+
+
+def test_a_job_that_ends_each_session_of_its_agent_is_a_dead_letter_when_its_attempts_are_used_up(rig: Rig) -> None:
+    enlist(rig, generation=1)
+    confirmed(rig, "a")
+    for generation in (2, 3):
+        enlist(rig, generation=generation, free="supersede")
+        assert rig.status("a") == "QUEUED"
+        rig.heartbeat(rig.running(generation=generation, job_id="a"))
+    enlist(rig, generation=4, free="supersede")
+
+    record = rig.record("a")
+    assert (record["status"], record["attempt"], record["dead_reason"]) == ("DEAD_LETTERED", "3", "lease_lost")
+    assert [line[6:8] for line in rig.history("a")] == [
+        ["lost", "QUEUED"],
+        ["lost", "QUEUED"],
+        ["lost", "DEAD_LETTERED"],
+    ]
+
+
+def test_what_a_superseded_session_had_not_confirmed_or_not_started_goes_back_uncharged(rig: Rig) -> None:
+    enlist(rig, generation=1)
+    rig.enqueue("unconfirmed", "unstarted")
+    rig.lease(generation=1, job_id="unconfirmed", start=1)
+    rig.heartbeat(rig.lease(generation=1, job_id="unstarted"))
+
+    assert enlist(rig, generation=2, free="supersede") == ["ENLISTED", 2, 0]
+    for job_id in ("unconfirmed", "unstarted"):
+        record = rig.record(job_id)
+        assert (record["status"], record["attempt"], record["releases"]) == ("QUEUED", "0", "1"), job_id
+    assert rig.counters().get("lost_leases", 0) == 0
+
+
+def test_the_begun_leases_of_the_new_session_stay(rig: Rig) -> None:
+    enlist(rig, generation=2)
+    held = confirmed(rig, "a", generation=2)
+
+    assert enlist(rig, generation=2, free="supersede") == ["ENLISTED", 0, 0]
+    assert rig.complete(held)[0] == "DONE"
+
+
+def test_what_was_begun_before_the_agent_was_registered_is_of_no_session_and_goes_back_uncharged(rig: Rig) -> None:
+    confirmed(rig, "a", generation=0)
+
+    assert enlist(rig, generation=1, free="supersede") == ["ENLISTED", 1, 0]
+    assert rig.record("a")["attempt"] == "0"
+
+
+def test_a_cancelled_job_of_a_superseded_session_is_cancelled(rig: Rig) -> None:
+    enlist(rig, generation=1)
+    confirmed(rig, "a")
+    rig.cancel("a")
+    enlist(rig, generation=2, free="supersede")
+
+    assert rig.status("a") == "CANCELLED"
+
+
 # -- leases of the lost -----------------------------------------------------------------------------------
 
 

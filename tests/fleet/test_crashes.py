@@ -53,7 +53,7 @@ class Steps:
             "one",
             generation=generation,
             capacity=capacity,
-            free="give_back",
+            free="supersede",
             now_ms=self.now_ms,
         )
         return self.fleet._run(told)

@@ -83,12 +83,51 @@ def test_another_boot_takes_the_leases_of_the_first_before_it_is_answered(house:
 
     assert second.freed == 55
     assert house.queue().stats().queued == 55
-    assert house.queue().job(leases[0].job_id).attempt == 0
+    assert {house.queue().job(lease.job_id).attempt for lease in leases} == {0}
     with pytest.raises(SessionSuperseded):
         claim(house, first)
     with pytest.raises(SessionSuperseded):
         house.fleet.beat("one", first.session_id)
     assert [lease.job_id for lease in claim(house, second)] == ["job-0"]
+
+
+def test_what_a_boot_had_started_is_lost_with_it(house: House) -> None:
+    """A job that takes its agent down at every start ends; the agent's next boot told nobody why it is there."""
+    enqueue(house, "killer")
+    for boot in range(3):
+        session = register(house, boot_id=f"boot-{boot}")
+        [lease] = claim(house, session)
+        house.queue().start(lease)
+    assert register(house, boot_id="boot-3").freed == 1
+
+    job = house.queue().job("killer")
+    assert (job.status, job.attempt, job.dead_reason) == (JobStatus.DEAD_LETTERED, 3, "lease_lost")
+    assert [attempt.outcome for attempt in job.attempts] == ["lost"] * 3
+    assert house.queue().stats().lost_leases_total == 3
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_a_boot_had_not_started_costs_nothing(house: House, moved: bool) -> None:
+    first = register(house, capacity=2)
+    enqueue(house, "claimed", "started")
+    claimed, started = house.queue().claim(2, agent="one", generation=first.generation)
+    house.queue().heartbeat([claimed])
+    house.queue().start(started)
+    assert register(house, boot_id="boot-2", pool="other" if moved else "builds").freed == 2
+
+    found = {job_id: house.queue().job(job_id) for job_id in (started.job_id, claimed.job_id)}
+    assert {job.status for job in found.values()} == {JobStatus.QUEUED}
+    assert (found[started.job_id].attempt, found[claimed.job_id].attempt) == (1, 0)
+
+
+def test_what_an_agent_that_leaves_had_started_costs_nothing(house: House) -> None:
+    session = register(house)
+    enqueue(house, "a")
+    house.queue().start(claim(house, session)[0])
+    house.fleet.deregister("one", reason="going home")
+
+    job = house.queue().job("a")
+    assert (job.status, job.attempt, job.attempts[0].outcome) == (JobStatus.QUEUED, 0, "released")
 
 
 def test_an_agent_that_moves_leaves_nothing_behind(house: House) -> None:

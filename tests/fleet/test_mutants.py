@@ -46,7 +46,7 @@ MUTANTS = (
     Mutant("an end leaves the generation", "math.max(int(one.generation) + 1, now)", "int(one.generation)"),
     Mutant("left pools are forgotten", "one and left_pools(one, e.pool) or {}", "{}"),
     Mutant("nobody owes the pool of a new session",
-           "  owe(now + TOLD_BY_ITSELF_MS, agent, e.pool, generation, 'give_back', 0)\n"),
+           "  owe(now + TOLD_BY_ITSELF_MS, agent, e.pool, generation, 'supersede', 0)\n"),
     Mutant("the interval ignores the fleet", "watched * 1000 / BEATS_A_S", "0"),
     Mutant("the interval ignores leases", "if shortest_lease_ms > 0 then", "if false then"),
     Mutant("the interval has no jitter", "(0.9 + 0.2 * jitter / 1048575)", "1"),

@@ -78,9 +78,9 @@ def test_pools_left_are_remembered_until_they_were_told(rig: FleetRig) -> None:
     third = rig.register(pool="third")
     assert third["left"] == "builds second"
 
-    rig.one("fleet/settle", agent="one", pool="builds", generation=third["generation"], how="give_back", until_ms=0)
+    rig.one("fleet/settle", agent="one", pool="builds", generation=third["generation"], how="supersede", until_ms=0)
     assert rig.register(pool="third")["left"] == "second"
-    rig.one("fleet/settle", agent="one", pool="second", generation=third["generation"], how="give_back", until_ms=0)
+    rig.one("fleet/settle", agent="one", pool="second", generation=third["generation"], how="supersede", until_ms=0)
     assert "left" not in rig.kept()
 
 
@@ -264,7 +264,7 @@ def test_an_older_session_cannot_end_the_newer_one(rig: FleetRig) -> None:
 
 def test_a_silent_agent_is_found_once_its_time_is_over(rig: FleetRig) -> None:
     session = rig.register()
-    rig.one("fleet/settle", agent="one", pool="builds", generation=session["generation"], how="give_back", until_ms=0)
+    rig.one("fleet/settle", agent="one", pool="builds", generation=session["generation"], how="supersede", until_ms=0)
     rig.tick(ALLOWED_MS - 1)
     assert rig.lost() == []
     rig.tick(1)
@@ -370,9 +370,9 @@ def test_what_a_pool_is_owed_says_whether_the_agent_is_there_now(rig: FleetRig) 
 
     now = str(first["generation"] + 1)
     assert sorted(rig.lost()) == [
-        ["one", "builds", str(first["generation"]), "give_back", "0", now, "0", "1"],
-        ["one", "builds", now, "give_back", "0", now, "0", "1"],
-        ["one", "other", now, "give_back", "0", now, "2", "1"],
+        ["one", "builds", str(first["generation"]), "supersede", "0", now, "0", "1"],
+        ["one", "builds", now, "supersede", "0", now, "0", "1"],
+        ["one", "other", now, "supersede", "0", now, "2", "1"],
     ]
 
 
