@@ -7,18 +7,24 @@ text that came in.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator
+from typing import Any, Final
 
+import msgspec
 import structlog
 
-from hybridq import HybridqError
+from hybridq import HybridqError, guard
 
 from .http.problems import Problem
 from .http.request import Request
 
-__all__ = ["actor_of", "audit", "noting_refusals"]
+__all__ = ["actor_of", "audit", "audit_rejection", "noting_refusals"]
 
 log = structlog.get_logger("hybridq.api")
+_CODE: Final = re.compile(r"[a-z][a-z0-9_]{1,47}")
+_CODES_ALONE: Final = frozenset({"no_steps"})
+"""Errors that are their code and nothing else; any other text is somebody's words, and stays out of the audit."""
 
 
 async def audit(
@@ -43,6 +49,26 @@ async def audit(
         )
     except HybridqError as problem:
         log.error("audit.lost", component="audit", action=action, error_type=type(problem).__name__)
+
+
+async def audit_rejection(request: Request, job: str, error: msgspec.Raw | None) -> None:
+    """Note that an agent would not run a job: a signature that does not fit, fields it does not know, no steps.
+
+    The outcome is the code in the agent's `error`, or `rejected` when that holds none.
+    """
+    await audit(request, "job.rejected", job, _code_in(error) or "rejected")
+
+
+def _code_in(error: msgspec.Raw | None) -> str | None:
+    """Return the code of an error when it is a short identifier that nobody would take for a secret's value."""
+    said: Any = None if error is None else msgspec.json.decode(error)
+    code = said.get("code") if isinstance(said, dict) else None
+    if isinstance(said, str) and said in _CODES_ALONE:
+        code = said
+    # As the value of what promises a secret, so that also what looks random is found.
+    if not isinstance(code, str) or not _CODE.fullmatch(code) or guard.scan({"secret": code}):
+        return None
+    return code
 
 
 @contextlib.asynccontextmanager

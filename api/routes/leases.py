@@ -18,6 +18,7 @@ from msgspec import UNSET, UnsetType
 
 import hybridq as hq
 
+from ..audit_trail import audit_rejection
 from ..bodies import (
     NOT_SUPPORTED,
     Claim,
@@ -411,6 +412,8 @@ async def complete_lease(request: Request) -> Completed:
             finished = await _finish(queue, proof, body)
         else:
             finished, leases, drain = await _finish_and_claim(request, queue, proof, body.claim_next, holding)
+    if body.outcome == "rejected" and not finished.replayed:
+        await audit_rejection(request, request.path["id"], raw_value(body.error))
     [view, (following, _)] = await asyncio.gather(_view_after(queue, finished), _claimed_views(queue, leases))
     return Completed(
         job=view,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.api import shared
-from tests.api.client import Api, instant, problem
+from tests.api.client import Agent, Api, instant, problem
 
 api, key, running = shared.api, shared.key, shared.running
 
@@ -63,6 +65,97 @@ def test_what_operators_do_to_jobs_is_noted(api: Api) -> None:
     api.post("/api/queue/pools/default/pause", {"reason": "repairs"})
     noted = [(entry["action"], entry["object"]) for entry in reversed(entries(api))]
     assert noted == [("job.priority", job), ("job.cancel", job), ("pool.pause", "default")]
+
+
+# -- jobs that an agent would not run ------------------------------------------------------------------------------
+
+
+def reject(api: Api, agent: Agent, error: Any, *, path: str = "queue", again: int = 0) -> str:
+    """Have an agent reject a job; return the job's full id."""
+    made = api.post("/api/queue/jobs", {"payload": {"signed": None}}).json()["id"]
+    job = agent.claim().json()["job"]
+    assert job["id"] == made
+    said = {"lease_token": job["lease_token"], "outcome": "rejected", **({} if error is None else {"error": error})}
+    for number in range(1 + again):
+        answer = api.patch(f"/api/{path}/jobs/{made}/complete", said, token=agent.token)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["replayed"] is (number > 0)
+        assert answer.json()["job"]["status"] == "FAILED"
+    return str(made)
+
+
+@pytest.mark.parametrize("path", ["queue", "dashboard"])
+def test_a_job_that_an_agent_rejects_is_noted_once(api: Api, path: str) -> None:
+    agent = api.agent("builder")
+    job = reject(api, agent, {"code": "signature_invalid", "message": "not what was signed"}, path=path, again=2)
+
+    (entry,) = entries(api)
+    assert (entry["actor"], entry["action"]) == ("agent:builder", "job.rejected")
+    assert (entry["object"], entry["outcome"]) == (job, "signature_invalid")
+    assert "not what was signed" not in str(entry)
+
+
+def test_a_rejection_is_noted_also_where_the_agent_claims_on(api: Api) -> None:
+    agent = api.agent("builder")
+    for number in range(2):
+        api.post("/api/queue/jobs", {"job_id": f"j{number}", "payload": 1})
+    job = agent.claim().json()["job"]
+    said = {"lease_token": job["lease_token"], "outcome": "rejected", "error": "no_steps", "claim_next": {}}
+    answer = agent.post(f"/api/queue/jobs/{job['id']}/complete", said)
+
+    assert [one["id"] for one in answer.json()["next"]] == ["default~j1"]
+    assert [(entry["object"], entry["outcome"]) for entry in entries(api)] == [("default~j0", "no_steps")]
+
+
+def test_a_key_that_rejects_is_named_as_every_key(api: Api, key: Callable[..., str]) -> None:
+    mine = key("queue:claim")
+    api.post("/api/queue/jobs", {"payload": 1})
+    job = api.post("/api/queue/claim", {"agent_id": "hand"}, token=mine).json()["job"]
+    said = {"lease_token": job["lease_token"], "outcome": "rejected"}
+    assert api.post(f"/api/queue/jobs/{job['id']}/complete", said, token=mine).status_code == 200
+
+    (entry,) = entries(api)
+    assert (entry["actor"], entry["outcome"]) == (f"key:{mine[4:16]}", "rejected")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        "signature_invalid",
+        "hunter2",
+        ["no_steps"],
+        7,
+        {"message": "no code"},
+        {"code": None},
+        {"code": {"code": "no_steps"}},
+        {"code": "Unknown field: password"},
+        {"code": "x" * 49},
+        {"code": "x7k2q9zr4m1p"},
+        {"code": "a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6"},
+        {"code": "ghp_" + "a1B2" * 9},
+        {"code": "no_steps\u2028"},
+    ],
+    ids=repr,
+)
+def test_of_an_error_only_a_plain_code_is_noted(api: Api, error: Any) -> None:
+    job = reject(api, api.agent("builder"), error)
+
+    (entry,) = entries(api)
+    assert (entry["object"], entry["outcome"]) == (job, "rejected")
+
+
+def test_other_ends_of_a_job_are_no_deeds(api: Api) -> None:
+    agent = api.agent("builder")
+    for outcome in ("success", "failed", "infra_error"):
+        api.post("/api/queue/jobs", {"payload": 1, "max_attempts": 1})
+        job = agent.claim(start=True).json()["job"]
+        said = {"lease_token": job["lease_token"], "outcome": outcome, "retryable": False}
+        assert agent.post(f"/api/queue/jobs/{job['id']}/complete", said).status_code == 200
+    stale = {"lease_token": job["lease_token"], "outcome": "rejected"}
+    problem(agent.post(f"/api/queue/jobs/{job['id']}/complete", stale), 409, "outcome_conflict")
+
+    assert entries(api) == []
 
 
 def test_what_is_refused_as_too_wide_is_noted(api: Api, key: Callable[..., str]) -> None:
