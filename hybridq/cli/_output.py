@@ -6,6 +6,7 @@ Texts that come from jobs are shown with their control characters made visible: 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 import traceback
@@ -58,10 +59,12 @@ class Printer:
         """Print a line of text."""
         click.echo(visible(text))
 
-    def note(self, text: str) -> None:
-        """Say something aside, on stderr, that is no part of the answer; nothing with `--json`."""
+    def note(self, text: str, *, style: str = "") -> None:
+        """Say something aside, on stderr, that is no part of the answer; nothing with `--json`. `style`: a colour."""
         if not self.json:
-            click.echo(visible(text), err=True)
+            # Colours are left out where nobody looks, or NO_COLOR is set.
+            fg = None if "NO_COLOR" in os.environ else style or None
+            click.echo(click.style(visible(text), fg=fg), err=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table: ruled on a terminal, else a line of names and lines of values, separated by tabs."""
