@@ -39,6 +39,15 @@ class _View(msgspec.Struct, frozen=True, kw_only=True):
     pass
 
 
+class LateView(_View, frozen=True, kw_only=True):
+    """A completion that came after its lease was lost: evidence only, which changed nothing."""
+
+    outcome: str
+    at: dt.datetime
+    exit_code: int | None
+    error: Any
+
+
 class AttemptView(_View, frozen=True, kw_only=True):
     """One lease of a job that has ended, or the one in force."""
 
@@ -51,8 +60,8 @@ class AttemptView(_View, frozen=True, kw_only=True):
     outcome: str | None
     exit_code: int | None
     error: Any
-    late: Any = None
-    """A completion that came after the lease was lost: evidence only."""
+    late: LateView | None = None
+    """What its holder said after the lease was lost."""
 
 
 class RetryView(_View, frozen=True, kw_only=True):
@@ -366,6 +375,17 @@ def _fields_of_lease(lease: hq.Lease) -> dict[str, Any]:
     }
 
 
+def _late(said: Mapping[str, Any] | None) -> LateView | None:
+    if said is None:
+        return None
+    return LateView(
+        outcome=said["outcome"],
+        at=dt.datetime.fromtimestamp(said["at_ms"] / 1000, dt.UTC),
+        exit_code=said.get("exit_code"),
+        error=said.get("error"),
+    )
+
+
 def _attempts(job: hq.Job) -> list[AttemptView]:
     """Return the leases that have ended, and the one in force."""
     found = [
@@ -379,7 +399,7 @@ def _attempts(job: hq.Job) -> list[AttemptView]:
             outcome=each.outcome,
             exit_code=each.exit_code,
             error=each.error,
-            late=each.late,
+            late=_late(each.late),
         )
         for each in job.attempts
     ]

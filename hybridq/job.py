@@ -99,7 +99,7 @@ class Attempt(_Struct, frozen=True, kw_only=True):
     error: Any = None
     result: Any = None
     late: Any = None
-    """A completion that came after the lease was lost: {outcome, at_ms, error}; evidence only."""
+    """A completion that came after the lease was lost: {outcome, at_ms, exit_code, error}; evidence only."""
 
 
 class Job(_Struct, frozen=True, kw_only=True):
