@@ -118,6 +118,10 @@ class Proxy:
             link.cancel()
         await asyncio.gather(*links, return_exceptions=True)
 
+    def _link(self) -> _Link:
+        """Return what carries one connection; a proxy that listens in has its own."""
+        return _Link(self)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = asyncio.current_task()
         assert link is not None
@@ -136,7 +140,7 @@ class Proxy:
         else:
             host, _, port = where.partition(":")
             server_reader, server_writer = await asyncio.open_connection(host, int(port))
-        link = _Link(self)
+        link = self._link()
         pumps = [
             asyncio.ensure_future(link.requests(reader, server_writer)),
             asyncio.ensure_future(link.replies(server_reader, writer)),
