@@ -1,4 +1,4 @@
-"""A reference to a secret, `scheme://path#field`: one way to write each, so that a rule about texts is one about secrets.
+"""A reference to a secret, `scheme://path#field`: one way to write each, so that rules can be about texts.
 
 There is no percent-encoding, no `.` or `..`, no empty segment and no upper case scheme, so that no two texts that are
 allowed here mean the same thing, and nothing that a pattern reads differently from what a provider does.
@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["SecretRef"]
+__all__ = ["AllowedRef", "SecretRef"]
 
 
 class SecretRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +41,13 @@ class SecretRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def well_formed(self) -> bool:
         """Whether it is written in the one way there is."""
         return len(self.secret_ref) <= REF_CHARS_MAX and _FORM.fullmatch(self.secret_ref) is not None
+
+
+class AllowedRef(SecretRef, frozen=True, kw_only=True):
+    """A reference that a rule allows; what a provider gets. It comes from no payload."""
+
+    within: str
+    """What the rule fixes, as a path: a link must not lead out of it."""
 
 
 REF_CHARS_MAX: Final = 1024
