@@ -28,12 +28,12 @@ PAYLOAD_BYTES_MAX: Final = 1024 * 1024
 
 Env = Annotated[
     dict[
-        Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,255}\z")],
+        Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,255}\Z")],
         Annotated[str, Meta(max_length=65_536)] | SecretRef,
     ],
     Meta(max_length=1000),
 ]
-Line = r"^[^\x00-\x1f\x7f]*\z"
+Line = r"^[^\x00-\x1f\x7f]*\Z"
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,7 +58,7 @@ class Git(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     repo: Annotated[str, Meta(min_length=1, max_length=2048, pattern=Line)]
     ref: Annotated[str, Meta(min_length=1, max_length=256, pattern=Line)] | None = None
-    commit_sha: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{7,64}\z")] | None = None
+    commit_sha: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{7,64}\Z")] | None = None
     commit_message: Annotated[str, Meta(max_length=16_384)] | None = None
     author: Annotated[str, Meta(max_length=256)] | None = None
 

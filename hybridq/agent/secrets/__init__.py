@@ -57,7 +57,7 @@ class Provider(Protocol):
         """What stands before `://`."""
 
     def resolve(self, ref: SecretRef, timeout_s: float) -> str:
-        """Return the secret, within `timeout_s` seconds. Raises `SecretUnavailable`; of other errors the name is shown."""
+        """Return the secret, within `timeout_s` seconds. Raises `SecretUnavailable`; other errors are named."""
 
 
 class ResolvedEnv(msgspec.Struct, frozen=True):

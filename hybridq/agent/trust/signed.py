@@ -49,7 +49,7 @@ _FORM: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{8
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A content whose signature holds. When, for which job, whether it was seen before: nothing is said about that yet."""
+    """A content whose signature holds. When, for which job, and whether it was seen before: that comes after."""
 
     key_id: str
     pool: str
