@@ -80,6 +80,8 @@ def _texts(given: Any) -> tuple[str, ...]:
 
 
 def _labels(given: Any) -> dict[str, str]:
+    if isinstance(given, (list, tuple)):
+        given = ",".join(_texts(given))
     pairs = list(given.items()) if isinstance(given, Mapping) else [one.partition("=")[::2] for one in _texts(given)]
     labels = {str(name).strip(): str(value).strip() for name, value in pairs}
     if not all(NAME_PATTERN.fullmatch(name) and len(value) <= 128 for name, value in labels.items()):
