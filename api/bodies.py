@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 from .http.cursors import CURSOR, CURSOR_CHARS_MAX
 from .http.names import FullId, Name, refuse_reserved
 from .http.problems import Problem, Reason, invalid
-from .http.reading import EitherCase, Lines
+from .http.reading import AnyText, EitherCase, Lines
 
 __all__ = [
     "NOT_SUPPORTED",
@@ -39,6 +39,7 @@ __all__ = [
 YEAR_S: Final = 366 * 86_400
 PAYLOAD_BYTES_MAX: Final = 262_144
 TOKEN: Final = "^[1-9][0-9]{0,15}\\.[0-9a-f]{32}$"
+LOG_CHUNK_BYTES_MAX: Final = 1_048_576
 NOT_SUPPORTED: Final = "not_supported_yet"
 
 
@@ -268,11 +269,11 @@ class Release(_Body, frozen=True, kw_only=True):
 
 
 class Log(_Body, frozen=True, kw_only=True):
-    """A piece of a job's log; `offset` in bytes of UTF-8."""
+    """A piece of a job's log, at most 1 MiB; `offset` in bytes of UTF-8 that this lease sent before."""
 
     lease_token: Token
     offset: Annotated[int, Meta(ge=0, le=2**53 - 1)]
-    data: msgspec.Raw
+    data: AnyText
 
 
 # -- steering ----------------------------------------------------------------------------------------------------
@@ -400,9 +401,9 @@ class StatsQuery(_Body, frozen=True, kw_only=True):
 class LogQuery(_Body, frozen=True, kw_only=True):
     """Which part of a log."""
 
-    offset: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0
-    limit: Annotated[int, Meta(ge=1, le=1_048_576)] | None = None
-    follow: bool = False
+    offset: Annotated[int, Meta(ge=0, le=2**53 - 1, description="Bytes of UTF-8 in the log as it is stored.")] = 0
+    limit: Annotated[int, Meta(ge=1, le=1_048_576, description="Bytes; 262,144 when absent.")] | None = None
+    follow: Annotated[bool, Meta(description="Go on as server-sent events until the job has ended.")] = False
 
 
 class PageQuery(_Body, frozen=True, kw_only=True):

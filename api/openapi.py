@@ -221,7 +221,7 @@ def _answer(route: Route, status: int, kind: Any, schemas: _Schemas) -> dict[str
     if kind is None:
         return found
     if kind is EVENT_STREAM:
-        found["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+        found["content"] = dict(_EVENTS)
     elif isinstance(kind, str):
         found["content"] = {each: {"schema": {"type": "string"}} for each in kind.split(", ")}
     else:
@@ -229,9 +229,12 @@ def _answer(route: Route, status: int, kind: Any, schemas: _Schemas) -> dict[str
         if status in route.examples:
             content["example"] = route.examples[status]
         found["content"] = {JSON: content}
+    if route.streams and status == 200:
+        found["content"] |= _EVENTS
     return found
 
 
+_EVENTS: Final = {"text/event-stream": {"schema": {"type": "string"}}}
 _TITLES: Final = {
     200: "OK",
     201: "Made",
@@ -478,6 +481,8 @@ def _ruled(node: Any) -> Any:
         for key, value in node.items()
     }
     kind = found.get("type")
+    if found.pop("x-any-text", False):
+        return found
     if kind == "string" and not {"pattern", "format", "enum", "contentEncoding"} & set(found):
         found["pattern"] = NO_CONTROLS_BUT_LINES if found.pop("x-lines", False) else NO_CONTROLS
     elif kind == "string" and _may_match_controls(found.get("pattern", "")):

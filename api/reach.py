@@ -20,6 +20,7 @@ __all__ = [
     "holder_of",
     "known_queue",
     "lease_of",
+    "leased",
     "members_of",
     "named_pool",
     "note_pool",
@@ -87,6 +88,13 @@ def lease_of(job_id: str, token: str, holder: str, at: str = "/lease_token") -> 
     if int(fence) >= 2**53:
         raise Problem("invalid_argument", errors=[(at, "must be <fence>.<lease_id>")])
     return hq.LeaseProof(job_id=job_id, fence=int(fence), lease_id=lease_id, agent=holder)
+
+
+async def leased(request: Request, token: str) -> tuple[hq.AsyncQueue, hq.LeaseProof]:
+    """Return the queue and the proof of the lease of the job in the path."""
+    proof = lease_of(split_full_id(request.path["id"]).job_id, token, holder_of(request))
+    queue, _ = await queue_behind(request)
+    return queue, proof
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import secrets
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -29,6 +29,7 @@ from .job import (
     Lease,
     LeaseProof,
     Limits,
+    LogPart,
     Pause,
     Purged,
     QueueStats,
@@ -37,7 +38,7 @@ from .job import (
 )
 from .keys import bell_channel, new_id
 from .lifecycle import JobStatus, Outcome, Priority
-from .ops import inspect, jobs, leases, queues
+from .ops import inspect, jobs, leases, logs, queues
 from .parking import Lot, Waiter
 
 if TYPE_CHECKING:
@@ -265,6 +266,19 @@ class AsyncQueue(_base.QueueBase):
         """Hand a job back unfinished: the attempt is given back and the job keeps its place in line."""
         return await self._run(leases.release(self.root, lease, delay_s=delay_s, now_ms=self._now_ms))
 
+    async def append_log(
+        self, lease: LeaseProof, offset: int, data: str | bytes, *, sent_bytes: int | None = None
+    ) -> int:
+        """Append to the job's log; returns where this lease's next piece begins. The same piece again is ignored.
+
+        `offset` counts the bytes of UTF-8 that were sent under this lease, from 0; a piece has at most 1,048,576.
+        `sent_bytes` is how long the piece was for its sender, when something in it was replaced since. The first
+        piece confirms the lease. What comes when the log is full is taken and not stored. Raises `OffsetGap`, whose
+        `expected` is where to go on, `StaleLease`, `NotLeaseHolder`, `JobNotFound`, `QueueFull`.
+        """
+        call = logs.append(self.root, lease, offset, data, sent_bytes=sent_bytes, now_ms=self._now_ms)
+        return await self._run(call)
+
     async def cancel(self, job_id: str, *, mode: str = "graceful", grace_s: float = 10.0) -> Cancelled:
         """Cancel a job: at once while it waits; while leased its holder is told by its next heartbeat.
 
@@ -320,6 +334,29 @@ class AsyncQueue(_base.QueueBase):
             )
         )
 
+    async def read_log(self, job_id: str, *, offset: int = 0, limit: int = 262_144) -> LogPart:
+        """Return up to `limit` (1 to 1,048,576) bytes of a job's log, in whole characters, from a position on.
+
+        Positions count the log as it is stored: what all leases said, one after the other. Raises `JobNotFound`.
+        """
+        return await self._run(logs.read(self.root, job_id, offset=offset, limit=limit, now_ms=self._now_ms))
+
+    async def follow_log(self, job_id: str, *, offset: int = 0, poll_s: float = 0.5) -> AsyncIterator[LogPart]:
+        """Yield a job's log as it grows, until the job has ended and all was read; looks every `poll_s` seconds.
+
+        The last part is `complete`. Raises `JobNotFound`, also when the job is trimmed meanwhile.
+        """
+        to_ms("poll_s", poll_s, 0.01, 3600)
+        while True:
+            part = await self.read_log(job_id, offset=offset)
+            if part.data or part.complete:
+                yield part
+            if part.complete:
+                return
+            offset = part.next_offset
+            if not part.data:
+                await asyncio.sleep(poll_s)
+
     async def pause(self, reason: str | None = None, *, by: str | None = None) -> Pause:
         """Stop handing out jobs; leased work goes on. The first pause's reason stands until `resume`."""
         return await self._run(queues.pause(self.root, paused=True, reason=reason, by=by, now_ms=self._now_ms))
@@ -337,7 +374,8 @@ class AsyncQueue(_base.QueueBase):
         return await self._run(queues.upkeep(self.root, now_ms=self._now_ms))
 
     async def configure(self, **limits: float) -> dict[str, float]:
-        """Change limits of the queue: `lease_s max_queued max_dead retention_s retention_count tombstone_s events_max`.
+        """Change limits of the queue: `lease_s max_queued max_dead retention_s retention_count tombstone_s events_max
+        log_bytes_max logs_bytes_max`.
 
         `max_queued` = 0 means no limit. Returns those given, as they are now.
         """

@@ -22,6 +22,7 @@ HybridqError                       carries what is known as attributes; the mess
 │   ├── AlreadyTerminal            the job has ended
 │   ├── NotTerminal                the job has not ended yet
 │   ├── OutcomeConflict            the lease was completed before, with another outcome
+│   ├── OffsetGap                  a piece of a log does not follow what the lease said before
 │   ├── AgentTerminated            the agent's session was ended; it has to register again
 │   ├── JobCancelled               the job was cancelled, before its start or since
 │   └── CredentialConflict         the credential's id exists with other content, or is bound to another
@@ -80,6 +81,7 @@ __all__ = [
     "NotFound",
     "NotLeaseHolder",
     "NotTerminal",
+    "OffsetGap",
     "OutcomeConflict",
     "OutcomeUnknown",
     "PayloadTooLarge",
@@ -270,6 +272,14 @@ class OutcomeConflict(Conflict):
     def __init__(self, job_id: str, fence: int, outcome: str) -> None:
         self.job_id, self.fence, self.outcome = job_id, fence, outcome
         super().__init__(f"job {job_id}: the lease with fence {fence} already reported {outcome!r}; that stands")
+
+
+class OffsetGap(Conflict):
+    """A piece of a log does not follow what its lease said before; nothing was stored. Go on at `expected`."""
+
+    def __init__(self, job_id: str, fence: int, expected: int) -> None:
+        self.job_id, self.fence, self.expected = job_id, fence, expected
+        super().__init__(f"job {job_id}: the log of the lease with fence {fence} goes on at byte {expected}")
 
 
 class AgentTerminated(Conflict):

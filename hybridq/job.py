@@ -28,6 +28,7 @@ __all__ = [
     "Lease",
     "LeaseProof",
     "Limits",
+    "LogPart",
     "Pause",
     "Purged",
     "QueueStats",
@@ -238,6 +239,19 @@ class Finished(_Struct, frozen=True, kw_only=True):
         return self.status in (JobStatus.QUEUED, JobStatus.SCHEDULED)
 
 
+class LogPart(_Struct, frozen=True, kw_only=True):
+    """A part of a job's log. Positions are bytes of UTF-8 in the log as it is stored, all leases of the job in one."""
+
+    data: str
+    offset: int
+    """Where `data` begins: where it was asked for, or later, when what stood there is gone."""
+    next_offset: int
+    complete: bool = False
+    """The job has ended, and nothing comes after this part."""
+    truncated: bool = False
+    """The log lacks something: its beginning was dropped, or it reached a limit and its end was not stored."""
+
+
 class Cancelled(_Struct, frozen=True, kw_only=True):
     """Answer of cancel: CANCELLED at once, or `requested`: the holder learns it at its next heartbeat."""
 
@@ -301,6 +315,8 @@ class Limits(_Struct, frozen=True, kw_only=True):
     retention_count: int
     tombstone_s: float
     events_max: int
+    log_bytes_max: int
+    logs_bytes_max: int
     paused: bool
     paused_reason: str | None
     paused_by: str | None

@@ -56,6 +56,8 @@ FAMILIES: Final[dict[str, tuple[str, str]]] = {
     "result": (":result", "hash"),
     "unique": (":unique", "hash"),
     "lanes": (":lanes", "hash"),
+    "log": (":log:", "string"),
+    "logs": (":logs", "zset"),
     "tombs": (":tombs", "hash"),
     "tombs_by_age": (":tombs_by_age", "list"),
     "stats": (":stats", "hash"),

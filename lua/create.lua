@@ -16,5 +16,5 @@ local at = string.format('%.0f', now)
 redis.call('HSET', k_meta, 'schema', '1', 'policy', 'fifo', 'created_ms', at, 'activity_ms', at, 'upkeep_ms', '0',
   'fence', '0', 'order', '0', 'seq', '0', 'lanes_version', '0', 'lease_ms', '30000', 'max_queued', '0',
   'max_dead', '100000', 'retention_ms', '86400000', 'retention_count', '10000', 'tombstone_ms', '900000',
-  'events_max', '10000')
+  'events_max', '10000', 'log_bytes_max', '8388608', 'logs_bytes_max', '1073741824', 'logs_bytes', '0')
 return {{'CREATED'}}

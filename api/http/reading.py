@@ -5,7 +5,8 @@ by msgspec, which knows the types. Only a text that holds an escape, a long numb
 on which every value is visited; a common body of 200 bytes takes some microseconds.
 
 What counts as payload (fields of type `msgspec.Raw`) may hold any JSON value; outside of it numbers stay within
-±(2^53 - 1) and strings hold no control characters, but for line breaks and tabs in fields of the type `Lines`.
+±(2^53 - 1) and strings hold no control characters, but for line breaks and tabs in fields of the type `Lines`, and for
+any in fields of the type `AnyText`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,19 @@ from typing import Any, Final, Generic, Self, TypeVar
 import msgspec
 
 from .problems import Problem, Reason, invalid
-from .shapes import SAFE_INT_MAX, Lines, NegativeZero, Shape, number_out_of_range, pointer_part, shape_of
+from .shapes import SAFE_INT_MAX, AnyText, Lines, NegativeZero, Shape, number_out_of_range, pointer_part, shape_of
 
-__all__ = ["DEPTH_MAX", "SAFE_INT_MAX", "Document", "EitherCase", "JsonReader", "Lines", "pointer_part", "reasons_of"]
+__all__ = [
+    "DEPTH_MAX",
+    "SAFE_INT_MAX",
+    "AnyText",
+    "Document",
+    "EitherCase",
+    "JsonReader",
+    "Lines",
+    "pointer_part",
+    "reasons_of",
+]
 
 T = TypeVar("T")
 DEPTH_MAX: Final = 64

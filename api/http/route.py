@@ -86,6 +86,7 @@ class Route:
         etag: bool = False,
         if_match: bool = False,
         idempotent: bool = False,
+        streams: bool = False,
         operation_id: str | None = None,
         documented: bool = True,
     ) -> None:
@@ -104,6 +105,8 @@ class Route:
         self.examples: dict[str | int, Any] = dict(examples or {})
         self.links = dict(links or {})
         self.etag, self.if_match, self.idempotent = etag, if_match, idempotent
+        self.streams = streams
+        """Whether it may answer 200 with a stream of server-sent events instead, when it is asked to."""
         self.operation_id: str = operation_id or str(getattr(handler, "__name__", "call"))
         self.documented = documented
         self._check()

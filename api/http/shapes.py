@@ -13,13 +13,26 @@ import msgspec
 
 from .problems import Problem, invalid
 
-__all__ = ["SAFE_INT_MAX", "Lines", "NegativeZero", "Shape", "number_out_of_range", "pointer_part", "shape_of"]
+__all__ = [
+    "SAFE_INT_MAX",
+    "AnyText",
+    "Lines",
+    "NegativeZero",
+    "Shape",
+    "number_out_of_range",
+    "pointer_part",
+    "shape_of",
+]
 
 SAFE_INT_MAX: Final = 2**53 - 1
 
 _LINES = "hybridq.lines"
 Lines = Annotated[str, msgspec.Meta(extra={_LINES: True}, extra_json_schema={"x-lines": True})]
 """The type of a text of several lines: line breaks and tabs may stand in it, other control characters not."""
+
+_ANY = "hybridq.any"
+AnyText = Annotated[str, msgspec.Meta(extra={_ANY: True}, extra_json_schema={"x-any-text": True})]
+"""The type of a text in which every character may stand: what a program said."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _CONTROL_IN_LINES = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -91,6 +104,13 @@ class _Payload(Shape):
         return msgspec.Raw(raw)
 
 
+class _AnyText(Shape):
+    def check(self, pointer: str, value: Any) -> None:
+        """Every text is right; what is none is refused by its type."""
+        if not isinstance(value, str):
+            super().check(pointer, value)
+
+
 class _Struct(Shape):
     def __init__(self, fields: dict[str, Shape]) -> None:
         self._fields = fields
@@ -151,12 +171,14 @@ class _Map(Shape):
 PLAIN: Final = Shape()
 _LINES_SHAPE: Final = _TextOfLines()
 _PAYLOAD: Final = _Payload()
+_ANY_TEXT: Final = _AnyText()
 
 
 def shape_of(info: msgspec.inspect.Type) -> Shape:
     """Return the shape of a type."""
     if isinstance(info, msgspec.inspect.Metadata):
-        return _LINES_SHAPE if (info.extra or {}).get(_LINES) else shape_of(info.type)
+        extra = info.extra or {}
+        return _LINES_SHAPE if extra.get(_LINES) else _ANY_TEXT if extra.get(_ANY) else shape_of(info.type)
     if isinstance(info, msgspec.inspect.RawType):
         return _PAYLOAD
     if isinstance(info, msgspec.inspect.UnionType):

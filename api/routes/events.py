@@ -11,7 +11,6 @@ import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -19,27 +18,17 @@ import hybridq as hq
 
 from ..grants import check_pool
 from ..http.answer import Answer, Stream
-from ..http.door import still_admitted
-from ..http.exchange import headers_named
 from ..http.names import Name
-from ..http.problems import Problem, invalid
 from ..http.request import Request
 from ..http.route import EVENT_STREAM, route
 from ..parking import refuse_while_stopping
-from ..plane import Plane
 from ..reach import own_pools
+from ..streams import HEADERS, PING_S, RETRY_MS, Streams, bad_last_event_id, is_admitted, last_event_id, streams_of
 from ..views import full_id
 
-__all__ = ["PING_S", "STREAMS_MAX"]
-
-PING_S: Final = 15.0
-STREAMS_MAX: Final = 20
-"""Of one credential, in one process."""
-RETRY_MS: Final = 3_000
 POOLS_S: Final = 2.0
 """How often a stream of all pools asks for new ones; what happened in one before that comes too, a little late."""
 AGENTS: Final = "agents:read"
-HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 Types = Annotated[
     str,
@@ -95,7 +84,7 @@ async def events(request: Request) -> Answer | Stream:
     query: EventsQuery = request.query
     for pool in query.pool:
         check_pool(request.credential, pool)
-    after = _last_event_id(request)
+    after = last_event_id(request)
     pools = list(dict.fromkeys(query.pool)) or await own_pools(request)
     types = [one for text in query.types for one in text.split(",")]
     caller = request.credential
@@ -104,8 +93,8 @@ async def events(request: Request) -> Answer | Stream:
             pools, namespace=caller.namespace, fleet=caller.may(AGENTS), types=types or None, after=after
         )
     except hq.InvalidArgument:
-        raise _bad_id() from None
-    open_streams = _streams_of(request.plane)
+        raise bad_last_event_id() from None
+    open_streams = streams_of(request.plane)
     open_streams.admit(caller.id)
     told = _Told(request, follower, open_streams)
     try:
@@ -116,61 +105,14 @@ async def events(request: Request) -> Answer | Stream:
     return Stream(told, headers=HEADERS)
 
 
-def _last_event_id(request: Request) -> str | None:
-    sent = headers_named(request.headers, b"last-event-id")
-    if len(sent) > 1:
-        raise _bad_id()
-    return sent[0].decode("latin-1") if sent else None
-
-
-def _bad_id() -> Problem:
-    return invalid("/header/last-event-id", "must be the id of an event, as it was sent")
-
-
-class _Streams:
-    """The streams that are open in a process: how many each credential has, and who ends when the server stops."""
-
-    def __init__(self, plane: Plane) -> None:
-        self.followers: set[hq.Follower] = set()
-        self._count: dict[str, int] = {}
-        self._ender = asyncio.get_running_loop().create_task(self._end(plane.stopping), name="hybridq-end-streams")
-
-    def admit(self, credential_id: str) -> None:
-        """Count one more. Raises 429 for one too many."""
-        if self._count.get(credential_id, 0) >= STREAMS_MAX:
-            raise Problem("too_many_streams")
-        self._count[credential_id] = self._count.get(credential_id, 0) + 1
-
-    def dismiss(self, credential_id: str) -> None:
-        """Count one less."""
-        self._count[credential_id] -= 1
-        if not self._count[credential_id]:
-            del self._count[credential_id]
-
-    async def _end(self, stopping: asyncio.Event) -> None:
-        await stopping.wait()
-        for follower in tuple(self.followers):
-            await follower.close()
-
-
-_open_streams: Final[WeakKeyDictionary[Plane, _Streams]] = WeakKeyDictionary()
-
-
-def _streams_of(plane: Plane) -> _Streams:
-    found = _open_streams.get(plane)
-    if found is None:
-        found = _open_streams[plane] = _Streams(plane)
-    return found
-
-
 class _Told:
     """The chunks of one stream. It is closed in any case, also when nobody ever asked for the first."""
 
-    def __init__(self, request: Request, follower: hq.Follower, streams: _Streams) -> None:
+    def __init__(self, request: Request, follower: hq.Follower, streams: Streams) -> None:
         self._request, self._follower, self._streams = request, follower, streams
         self._chunks = self._tell()
         self._closed = False
-        streams.followers.add(follower)
+        streams.sources.add(follower)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -183,7 +125,7 @@ class _Told:
         if self._closed:
             return
         self._closed = True
-        self._streams.followers.discard(self._follower)
+        self._streams.sources.discard(self._follower)
         self._streams.dismiss(self._request.credential.id)
         await self._chunks.aclose()  # type: ignore[attr-defined]
         await self._follower.close()
@@ -204,7 +146,7 @@ class _Told:
             if chunk:
                 yield chunk
             if loop.time() >= ping_at:
-                if not await self._is_admitted():
+                if not await is_admitted(self._request):
                     return
                 yield b": ping\n\n"
                 ping_at = loop.time() + PING_S
@@ -214,15 +156,6 @@ class _Told:
     @property
     def _ended(self) -> bool:
         return self._request.plane.stopping.is_set() or self._closed
-
-    async def _is_admitted(self) -> bool:
-        expires_at = self._request.credential.expires_at
-        if expires_at is not None and expires_at <= dt.datetime.now(dt.UTC):
-            return False
-        try:
-            return await still_admitted(self._request.plane.access, self._request)
-        except hq.HybridqError:
-            return True  # Redis is away; it is asked again with the next ping
 
     async def _add_pools(self) -> None:
         with contextlib.suppress(hq.HybridqError):

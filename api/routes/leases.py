@@ -25,7 +25,6 @@ from ..bodies import (
     ClaimNext,
     Complete,
     Heartbeat,
-    Log,
     Release,
     Start,
     raw_value,
@@ -37,7 +36,7 @@ from ..http.request import Request
 from ..http.route import route
 from ..parking import refuse_while_stopping, while_served
 from ..plane import Plane
-from ..reach import conflicts_of, holder_of, known_queue, lease_of, named_pool, queue_behind
+from ..reach import conflicts_of, holder_of, known_queue, lease_of, leased, named_pool
 from ..views import ClaimedJob, JobView, claimed_view, gone_view, job_view
 
 __all__ = ["Completed", "complete_lease"]
@@ -360,17 +359,10 @@ async def _beat(request: Request, id: str, proof: hq.LeaseProof, found: Beaten) 
     examples={"body": {"lease_token": "3686400000001.00000000000000000000000000000000"}},
 )
 async def start_job(request: Request) -> Answer:
-    queue, proof = await _leased(request, request.body.lease_token)
+    queue, proof = await leased(request, request.body.lease_token)
     with conflicts_of(queue.name, "start"):
         await queue.start(proof)
     return Answer(job_view(await queue.job(proof.job_id), attempts=True))
-
-
-async def _leased(request: Request, token: str) -> tuple[hq.AsyncQueue, hq.LeaseProof]:
-    """Return the queue and the proof of the lease of the job in the path."""
-    proof = lease_of(split_full_id(request.path["id"]).job_id, token, holder_of(request))
-    queue, _ = await queue_behind(request)
-    return queue, proof
 
 
 # -- how it ends -----------------------------------------------------------------------------------------------
@@ -404,7 +396,7 @@ async def complete_lease(request: Request) -> Completed:
     if body.outcome == "success" and raw_value(body.error) is not None:
         raise invalid("/error", "goes with every outcome but success")
     holding = _holding_of(body.claim_next.holding) if body.claim_next else None
-    queue, proof = await _leased(request, body.lease_token)
+    queue, proof = await leased(request, body.lease_token)
     leases: list[hq.Lease] = []
     drain = False
     with conflicts_of(queue.name, "complete"):
@@ -522,7 +514,7 @@ async def _view_after(queue: hq.AsyncQueue, finished: hq.Finished) -> JobView:
 )
 async def release_job(request: Request) -> Answer:
     body: Release = request.body
-    queue, proof = await _leased(request, body.lease_token)
+    queue, proof = await leased(request, body.lease_token)
     replayed = False
     with conflicts_of(queue.name, "release"):
         try:
@@ -541,24 +533,3 @@ async def _was_released(queue: hq.AsyncQueue, proof: hq.LeaseProof) -> bool:
     if job.fence == proof.fence and job.lease_expires_at is None and job.outcome == "released":
         return True
     return any(each.fence == proof.fence and each.outcome == "released" for each in job.attempts)
-
-
-@route(
-    "POST",
-    "/api/queue/jobs/{id:full_id}/logs",
-    scope="queue:claim",
-    agents=True,
-    rate="report",
-    body=Log,
-    body_bytes_max=2 * 1024 * 1024,
-    answers={200: None},
-    problems=["job_not_found", "not_supported_yet"],
-    guard="redact",
-    idempotent=True,
-    summary="Write a piece of a job's log. Not in this version.",
-    tags=["queue"],
-    examples={"body": {"lease_token": "1." + "0" * 32, "offset": 0, "data": "ok"}},
-)
-async def write_log(request: Request) -> Answer:
-    await _leased(request, request.body.lease_token)
-    raise Problem(NOT_SUPPORTED, "Logs are not in this version.")

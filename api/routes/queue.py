@@ -22,7 +22,6 @@ from ..bodies import (
     Enqueue,
     JobQuery,
     JobsQuery,
-    LogQuery,
     PageQuery,
     PipelineBody,
     Reprioritise,
@@ -571,19 +570,6 @@ _LATER: Final[dict[str, Any]] = {"problems": ["job_not_found", "not_supported_ye
 async def explain_job(request: Request) -> Answer:
     await queue_behind(request)
     raise _later("Explanations")
-
-
-@route(
-    "GET",
-    "/api/queue/jobs/{id:full_id}/logs",
-    scope="queue:read",
-    query=LogQuery,
-    summary="Read the log of a job. Not in this version.",
-    **_LATER,
-)
-async def read_log(request: Request) -> Answer:
-    await queue_behind(request)
-    raise _later("Logs")
 
 
 @route(

@@ -85,16 +85,19 @@ class _Queue:
         """place → jobs that were read and are in it."""
         self._fences: dict[int, str] = {}
         """fence → job, of the leases that are out."""
+        self._log_bytes = 0
 
     def check(self) -> int:
         """Note what is wrong; return the number of jobs read."""
         if not check_queue(self._reader, self._name, self._findings, attempts=self._attempts):
             return 0
+        logs = self._logs_counted()
         for ids in chain(self._members("all"), batches(sorted(self._keys.unlisted))):
             self._judge({job_id: Look() for job_id in ids}, counted=True)
         for looks in self._suspects():
             self._judge(looks, counted=False)
         self._same_rank()
+        self._all_logs(logs)
         return self._jobs
 
     def _judge(self, looks: dict[str, Look], *, counted: bool) -> None:
@@ -113,6 +116,8 @@ class _Queue:
         self._seen.update(seen.scores.keys())
         self._seen["spec"] += seen.spec is not None
         self._seen["result"] += seen.result is not None
+        self._seen["logs"] += seen.log_ended is not None
+        self._log_bytes += seen.log_bytes
         self._seen.update(f"held:{agent}" for agent, score in seen.held.items() if score is not None)
         self._seen["unique"] += sum(holder == seen.job_id for holder in seen.holders.values())
         if status in LEASED and fence.isdecimal():
@@ -123,7 +128,7 @@ class _Queue:
     def _suspects(self) -> Iterator[dict[str, Look]]:
         """Yield what stands in a place that holds more, or fewer, entries than the jobs read account for."""
         reader = self._reader
-        zsets = [*reader.indexes, *(f"held:{agent}" for agent in sorted(self._keys.agents))]
+        zsets = [*reader.indexes, "logs", *(f"held:{agent}" for agent in sorted(self._keys.agents))]
         hashes = ["spec", "result", "unique"]
         pipe = reader.pipeline()
         for name in zsets:
@@ -164,6 +169,19 @@ class _Queue:
         fields = self._reader.client.hscan_iter(self._reader.key(name), count=BATCH // 10)
         for batch in batches((field for field, _ in fields), BATCH):
             yield [field.decode(errors="backslashreplace") for field in batch]
+
+    def _logs_counted(self) -> tuple[int, int]:
+        """Return how many bytes the logs have by the queue's own record, and how many were ever appended."""
+        pipe = self._reader.pipeline(atomic=True)
+        pipe.hget(self._reader.key("meta"), "logs_bytes")
+        pipe.hget(self._reader.key("stats"), "log_bytes")
+        kept, ever = pipe.execute()
+        return int(kept or 0), int(ever or 0)
+
+    def _all_logs(self, before: tuple[int, int]) -> None:
+        """The logs that were read make what the queue counts, when nothing was appended or dropped meanwhile."""
+        if self._logs_counted() == before and before[0] != self._log_bytes:
+            self._note(7, f"logs_bytes is {before[0]}; the logs have {self._log_bytes} bytes")
 
     def _same_rank(self) -> None:
         """Two jobs of one rank have no order between them; they stand side by side in their lane."""

@@ -19,6 +19,7 @@ SLACK: Final = 200
 AGENTS_MAX: Final = 1000
 GONE_MAX: Final = 10_000
 EVENTS_DEFAULT: Final = 10_000
+LOGS_BYTES_DEFAULT: Final = 2**30
 EVENTS_SLACK: Final = 1_000
 """Redis trims a stream by whole nodes, and a lowered limit takes hold with the next event."""
 
@@ -26,6 +27,8 @@ _LIMITS: Final = (
     "created_ms", "activity_ms", "upkeep_ms", "fence", "order", "seq", "lanes_version", "lease_ms", "max_queued",
     "max_dead", "retention_ms", "retention_count", "tombstone_ms", "events_max",
 )  # fmt: skip
+_LATER: Final = ("log_bytes_max", "logs_bytes", "logs_bytes_max")
+"""Numbers that queues made by older versions lack."""
 _TERMINAL: Final = ("completed", "failed", "cancelled", "expired", "dead_lettered")
 _ZSETS: Final = ("all", "dead", "finished")
 _TOMB: Final = re.compile(r"\d+ \S{1,32} \d+ \S+ (\S+)")
@@ -63,7 +66,8 @@ class _Check:
         if meta.get("schema") != SCHEMA:
             self._note(0, f"its schema is {meta.get('schema')}; this check knows schema {SCHEMA} only")
             return False
-        broken = [field for field in _LIMITS if not re.fullmatch(r"\d{1,16}", meta.get(field, ""))]
+        wanted = (*_LIMITS, *(field for field in _LATER if field in meta))
+        broken = [field for field in wanted if not re.fullmatch(r"\d{1,16}", meta.get(field, ""))]
         for field in broken:
             self._note(0, f":meta has {field} = {meta.get(field)!r}, not a whole number")
         return not broken
@@ -129,13 +133,16 @@ class _Check:
         pipe = self._reader.pipeline(atomic=True)
         pipe.hgetall(self._key("meta"))
         pipe.xlen(self._key("events"))
-        meta_reply, events = pipe.execute()
-        meta = {field: int(text) for field, text in pairs_of(meta_reply).items() if field in _LIMITS}
+        pipe.zcard(self._key("logs"))
+        meta_reply, events, logs = pipe.execute()
+        meta = {field: int(text) for field, text in pairs_of(meta_reply).items() if field in (*_LIMITS, *_LATER)}
         most = max(meta["events_max"], EVENTS_DEFAULT) + EVENTS_SLACK
         if events > most:
             self._note(0, f"events holds {events} entries; events_max is {meta['events_max']}")
         if not meta["upkeep_ms"] or meta["activity_ms"] > meta["upkeep_ms"]:
             return
+        if logs and meta.get("logs_bytes", 0) > meta.get("logs_bytes_max", LOGS_BYTES_DEFAULT):
+            self._note(0, f"the logs have {meta['logs_bytes']} bytes after upkeep, and there are some of ended jobs")
         limits = (("finished", meta["retention_count"]), ("dead", meta["max_dead"]), ("agents", AGENTS_MAX))
         for family, limit in limits:
             older = self._reader.client.zcount(self._key(family), "-inf", f"({meta['upkeep_ms']}")

@@ -43,6 +43,9 @@ class Seen:
     result: bytes | None = None
     tomb: bytes | None = None
     seq: float | None = None
+    log_bytes: int = 0
+    log_ended: float | None = None
+    """Its score in `logs`."""
     scores: dict[str, float] = field(default_factory=dict)
     """index → score, for each index that has the job."""
     held: dict[str, float | None] = field(default_factory=dict)
@@ -152,10 +155,11 @@ class Reader:
         pipe.hgetall(self.key("meta"))
         for hash_name in ("spec", "result", "tombs"):
             pipe.hmget(self.key(hash_name), names)
-        for index in ("all", *self.indexes):
+        for index in ("all", "logs", *self.indexes):
             pipe.zmscore(self.key(index), names)
         for job_id, look in looks.items():
             pipe.hgetall(self.key(f"job:{job_id}"))
+            pipe.strlen(self.key(f"log:{job_id}"))
             for agent in look.agents:
                 pipe.zscore(self.key(f"held:{agent}"), job_id)
                 pipe.hget(self.key(f"agent:{agent}"), "generation")
@@ -164,10 +168,10 @@ class Reader:
         replies = iter(pipe.execute(raise_on_error=False))
         meta = pairs_of(next(replies))
         specs, results, tombs = next(replies), next(replies), next(replies)
-        seqs = next(replies)
+        seqs, logs = next(replies), next(replies)
         scores = {index: next(replies) for index in self.indexes}
         for at, (job_id, look) in enumerate(looks.items()):
-            record = next(replies)
+            record, log_bytes = next(replies), next(replies)
             unreadable = isinstance(record, Exception)
             held: dict[str, float | None] = {}
             generations: dict[str, int | None] = {}
@@ -183,6 +187,8 @@ class Reader:
                 result=results[at],
                 tomb=tombs[at],
                 seq=number_of(seqs[at]),
+                log_bytes=log_bytes if isinstance(log_bytes, int) else 0,
+                log_ended=number_of(logs[at]),
                 scores={index: float(found[at]) for index, found in scores.items() if found[at] is not None},
                 held=held,
                 generations=generations,

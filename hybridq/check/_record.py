@@ -32,11 +32,11 @@ _ONLY_LEASED: Final = (
 _NUMBERS: Final = frozenset({
     "order", "enqueued_ms", "due_ms", "ready_ms", "max_attempts", "retry_base_ms", "retry_max_ms", "attempt",
     "deliveries", "unstarted", "infra", "releases", "generation", "ended", "fence", "lease_ms", "claimed_ms",
-    "started_ms", "cancel_ms", "cancel_grace_ms", "avoid_until_ms", "session",
+    "started_ms", "cancel_ms", "cancel_grace_ms", "avoid_until_ms", "session", "log_fence", "log_sent", "log_base",
 })  # fmt: skip
 _WORDS: Final = frozenset({
     "status", "priority", "lane", "digest", "unique", "agent", "lease_id", "request", "confirmed", "cancel_mode",
-    "avoid", "outcome", "dead_reason", "moved",
+    "avoid", "outcome", "dead_reason", "moved", "log_full",
 })  # fmt: skip
 _WHOLE: Final = re.compile(r"\d{1,16}")
 _LEASE_ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -104,6 +104,8 @@ def _remains(seen: Seen) -> Iterator[Fault]:
     places += ["all"] if seen.seq is not None else []
     places += ["spec"] if seen.spec is not None else []
     places += ["result"] if seen.result is not None else []
+    places += ["log"] if seen.log_bytes else []
+    places += ["logs"] if seen.log_ended is not None else []
     places += [f"held:{agent}" for agent, score in seen.held.items() if score is not None]
     if places:
         yield 1, f"it has no record and is still in {', '.join(places)}"
@@ -267,6 +269,18 @@ def _idempotence(seen: Seen, record: Record) -> Iterator[Fault]:
             yield 12, f"it is {record.status} and holds the unique key {unique!r}"
 
 
+def _log(seen: Seen, record: Record) -> Iterator[Fault]:
+    """A log is there when the record says so, and that of an ended job stands in `logs` since its end."""
+    said = "log_fence" in record.fields
+    if said != bool(seen.log_bytes):
+        yield 9, f"its record knows {'a' if said else 'no'} log; {seen.log_bytes} bytes of one are there"
+    if said and record.number("log_fence") > record.number("fence"):
+        yield 4, f"its log was written under fence {record.fields['log_fence']}, which it never gave out"
+    ended = seen.scores.get(index_of(record)) if record.terminal and said else None
+    if seen.log_ended != ended:
+        yield 1, f"it is {record.status} and stands in logs at {seen.log_ended}, not {ended}"
+
+
 _RULES: Final[tuple[Callable[[Seen, Record], Iterator[Fault]], ...]] = (
     _place,
     _order,
@@ -274,5 +288,6 @@ _RULES: Final[tuple[Callable[[Seen, Record], Iterator[Fault]], ...]] = (
     _session,
     _bounds,
     _content,
+    _log,
     _idempotence,
 )

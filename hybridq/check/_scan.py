@@ -42,7 +42,7 @@ class QueueKeys:
         self.lanes: set[str] = set()
         self.agents: set[str] = set()
         self.unlisted: set[str] = set()
-        """Ids of records that `:all` does not list."""
+        """Ids of records and logs that `:all` does not list."""
         self.readable = True
         """False when a key has the wrong type, so that reading on would only raise."""
 
@@ -122,9 +122,9 @@ def _look_at(
     pipe: Any = client.pipeline(transaction=False)
     for raw, place in placed:
         pipe.pttl(raw)
-        if place.family == "job":
+        if place.family in ("job", "log"):
             records.setdefault(place.queue, []).append(place.part)
-        else:
+        if place.family != "job":
             pipe.type(raw)
     for queue, ids in records.items():
         pipe.zmscore(f"{queue_root(namespace, queue)}:all", ids)

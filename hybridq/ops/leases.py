@@ -152,7 +152,7 @@ def start(root: str, lease: L, *, now_ms: int = 0) -> Call[L]:
                 return msgspec.structs.replace(lease, status=JobStatus.RUNNING, attempt=int(reply[1]))
             case "CANCELLED":
                 raise JobCancelled(lease.job_id)
-        raise _refusal(lease, "start", reply)
+        raise refusal(lease, "start", reply)
 
     return _args.simple("start", root, now_ms, [_args.lease_entry(lease)], decode)
 
@@ -228,7 +228,7 @@ def complete(
                 raise OutcomeConflict(lease.job_id, lease.fence, reply[1].decode())
             case "ILLEGAL":
                 raise IllegalTransition(lease.job_id, "complete", reply[1].decode(), [JobStatus.RUNNING.value])
-        raise _refusal(lease, "complete", reply)
+        raise refusal(lease, "complete", reply)
 
     return _args.simple("complete", root, now_ms, [entry], decode, size_bytes=len(entry[-1]))
 
@@ -243,14 +243,14 @@ def release(root: str, lease: LeaseProof, *, delay_s: float | None = None, now_m
         if _args.tag_of(script, reply, lease.job_id) == "RELEASED":
             status = JobStatus(reply[1].decode())
             return Finished(job_id=lease.job_id, status=status, retry_in_s=to_s(int(reply[2])))
-        raise _refusal(lease, "release", reply)
+        raise refusal(lease, "release", reply)
 
     # Not repeated by itself: the second answer would be "stale", which the caller must see as what it is.
     entry = (*_args.lease_entry(lease), delay_ms)
     return _args.simple("release", root, now_ms, [entry], decode, repeatable=False)
 
 
-def _refusal(lease: LeaseProof, verb: str, reply: Reply) -> Exception:
+def refusal(lease: LeaseProof, verb: str, reply: Reply) -> Exception:
     match bytes(reply[0]).decode():
         case "STALE_LEASE":
             return StaleLease(lease.job_id, lease.fence, reply[1].decode())

@@ -22,7 +22,12 @@ _LIMITS: Final[dict[str, tuple[str, float, float]]] = {
     "retention_count": ("retention_count", 0, 10_000_000),
     "tombstone_s": ("tombstone_ms", 1, 86_400),
     "events_max": ("events_max", 100, 10_000_000),
+    "log_bytes_max": ("log_bytes_max", 1_000, 100_000_000),
+    "logs_bytes_max": ("logs_bytes_max", 1_000, 10**15),
 }
+
+_ADDED: Final = {"log_bytes_max": 8 * 2**20, "logs_bytes_max": 2**30}
+"""Limits of queues that were made before there were any."""
 
 
 def create(root: str, *, now_ms: int = 0) -> Call[bool]:
@@ -83,7 +88,7 @@ def limits(root: str, *, now_ms: int = 0) -> Call[Limits]:
         flat = replies[0][1]
         meta = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
         numbers: dict[str, Any] = {
-            name: to_s(int(meta[field])) if name.endswith("_s") else int(meta[field])
+            name: to_s(int(meta[field])) if name.endswith("_s") else int(meta.get(field, _ADDED.get(field, 0)))
             for name, (field, _, _) in _LIMITS.items()
         }
         at = int(meta.get("paused_at_ms", "0"))

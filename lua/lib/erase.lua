@@ -1,5 +1,5 @@
 --- Deletes records for good, at most a few hundred at a time.
---- USES     open close
+--- USES     open close logs
 --- WRITES   job: deletes only
 --- MAY_WRITE spec: one field a record, deleted with it
 --- MAY_WRITE result: deletes only
@@ -10,14 +10,21 @@ local function erase(index, ids)
   end
   must_be('hash', k_spec)
   must_be('hash', k_result)
-  local records = {}
+  local keys = {}
   for i = 1, #ids do
-    records[i] = k_job .. ids[i]
+    keys[i] = k_job .. ids[i]
+  end
+  local logged = call('ZMSCORE', k_logs, unpack(ids))
+  for i = 1, #ids do
+    if logged[i] then
+      forget_log(ids[i])
+      keys[#keys + 1] = k_log .. ids[i]
+    end
   end
   call('ZREM', index, unpack(ids))
   call('ZREM', k_all, unpack(ids))
   call('HDEL', k_spec, unpack(ids))
   call('HDEL', k_result, unpack(ids))
-  call('DEL', unpack(records))
+  call('DEL', unpack(keys))
   count('pruned', #ids)
 end

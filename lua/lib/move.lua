@@ -8,6 +8,7 @@
 --- WRITES   held: one entry a lease of the agent, gone when it ends
 --- WRITES   dead: meta.max_dead entries, trimmed by upkeep
 --- WRITES   finished: meta.retention_count entries, trimmed by upkeep
+--- WRITES   logs: one entry an ended job with a log, gone with the log or when the job lives again
 --- MAY_WRITE unique: one field a live job with a key, gone when it ends
 local BAND = {CRITICAL = 0, HIGH = 1, NORMAL = 2, LOW = 3}
 local FINISHED = {COMPLETED = true, FAILED = true, CANCELLED = true, EXPIRED = true}
@@ -34,6 +35,9 @@ local function leave(id, job)
     call('ZREM', k_dead, id)
   elseif FINISHED[from] then
     call('ZREM', k_finished, id)
+  end
+  if job.log_fence and (from == 'DEAD_LETTERED' or FINISHED[from]) then
+    call('ZREM', k_logs, id)
   end
 end
 local function next_order()
@@ -63,6 +67,9 @@ local function admit(id, job, to, at_ms, fields, holds_unique)
     call('ZADD', to == 'DEAD_LETTERED' and k_dead or k_finished, now_text, id)
     count(string.lower(to), 1)
     tally(string.lower(to))
+    if job.log_fence then
+      call('ZADD', k_logs, now_text, id)
+    end
     if holds_unique then
       call('HDEL', k_unique, job.unique)
     end

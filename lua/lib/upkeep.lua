@@ -1,5 +1,5 @@
 --- What time brings: leases that ran out are reaped, due jobs promoted, old records trimmed, each at most k a call.
---- USES     requeue erase safely
+--- USES     requeue erase logs safely
 --- MAY_WRITE tombs: ids trimmed by count in the last meta.tombstone_ms, trimmed by upkeep
 --- MAY_WRITE tombs_by_age: as tombs
 --- WRITES   agents: the 1,000 agents that claimed last, trimmed by upkeep
@@ -7,6 +7,7 @@
 --- MOVES    trim:COMPLETED>NEW trim:FAILED>NEW trim:CANCELLED>NEW trim:EXPIRED>NEW trim:DEAD_LETTERED>NEW
 local STEP = 25
 local TRIM_STEP = 100
+local LOG_STEP = 10
 local LEASE_MS_MAX = 3600000
 local did = {requeued = 0, dead_lettered = 0, promoted = 0, trimmed = 0, more = 0}
 -- A lease that could not be renewed because Redis was away, or everybody was cut off, gets one lease of grace.
@@ -121,6 +122,11 @@ local function trim()
     did.more = 1
   end
 end
+local function trim_logs()
+  if not make_log_room(0, LOG_STEP) and call('ZCARD', k_logs) > 0 then
+    did.more = 1
+  end
+end
 local function trim_tombs()
   local oldest = call('LRANGE', k_tombs_by_age, 0, TRIM_STEP - 1)
   local gone = 0
@@ -150,7 +156,7 @@ local function fold()
   end
 end
 local function upkeep()
-  need('retention_ms', 'retention_count', 'max_dead', 'tombstone_ms', 'folded_minute')
+  need('retention_ms', 'retention_count', 'max_dead', 'tombstone_ms', 'folded_minute', 'logs_bytes', 'logs_bytes_max')
   must_be('hash', k_tombs)
   must_be('list', k_tombs_by_age)
   must_be('hash', k_spec)
@@ -158,6 +164,7 @@ local function upkeep()
   reap()
   promote()
   trim()
+  trim_logs()
   trim_tombs()
   safely(fold)
   call('ZREMRANGEBYRANK', k_agents, 0, -1001)

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 import redis as redis_py
 
+from api import streams
 from api.http import answer
 from api.routes import events as route
 from tests.api.client import Api
@@ -303,7 +304,7 @@ def test_a_query_off_its_rule_is_400(api: Api, query: str) -> None:
 
 @one_engine
 def test_one_credential_has_so_many_streams_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(route, "STREAMS_MAX", 3)
+    monkeypatch.setattr(streams, "STREAMS_MAX", 3)
     token = api.key("queue:read")
     with contextlib.ExitStack() as stack:
         for _ in range(3):
@@ -391,7 +392,7 @@ def test_redis_away_for_a_while_is_not_noticed(namespace: str) -> None:
 @one_engine
 def test_a_client_that_never_reads_is_cut_off(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer, "SLOW_CLIENT_S", 0.3)
-    monkeypatch.setattr(route, "STREAMS_MAX", 1)
+    monkeypatch.setattr(streams, "STREAMS_MAX", 1)
     token = api.key("queue:read")
     enqueue(api, "first")
     with socket.socket() as deaf:

@@ -595,8 +595,6 @@ LATER_CALLS = [
     ("POST", "/api/queue/pools/default/pause", {"labels": ["gpu"]}),
     ("POST", "/api/queue/pools/default/pause", {"until": "2030-01-01T00:00:00Z"}),
     ("GET", "/api/queue/jobs/default~there/explain", None),
-    ("GET", "/api/queue/jobs/default~there/logs", None),
-    ("POST", "/api/queue/jobs/default~there/logs", {"lease_token": f"1.{'0' * 32}", "offset": 0, "data": "x"}),
     ("POST", "/api/queue/jobs:cancel", {"all": True}),
     ("POST", "/api/queue/jobs:priority", {"all": True, "priority": "LOW"}),
     (
