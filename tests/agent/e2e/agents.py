@@ -63,11 +63,11 @@ class AgentProcess:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        descendants = self.descendants()
         self._over.set()
-        if self._kept_up:
-            self._keeper.join(ENDS_S)
+        descendants = self.descendants()
         self.kill()
+        if self._keeper.is_alive():
+            self._keeper.join(ENDS_S)
         for pid in descendants:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -121,8 +121,11 @@ class AgentProcess:
                 process.wait(AGAIN_S)
             if process.returncode is not None and not self._over.wait(AGAIN_S):
                 with self._lock:
-                    if not self.running:
+                    if not self.running and not self._over.is_set():
                         self.start()
+        # The kernel kills a process whose parent's thread has ended: this one started it.
+        assert self._process is not None
+        self._process.wait()
 
     @contextlib.contextmanager
     def held_down(self) -> Iterator[None]:
@@ -133,8 +136,6 @@ class AgentProcess:
     def retire(self) -> None:
         """Keep it up no longer, and have it drain; it must end well."""
         self._over.set()
-        if self._keeper.is_alive():
-            self._keeper.join(ENDS_S)
         if self.running:
             assert self.terminate() == 0, self.log[-4000:]
 

@@ -79,13 +79,13 @@ class _HeardLink(_Link):
     async def requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         parser = httptools.HttpRequestParser(self._request)
         self._request.parser = parser
-        await super().requests(_Ear(reader, parser.feed_data), writer)
+        await super().requests(_Ear(reader, parser.feed_data), writer)  # type: ignore[arg-type]
 
     async def replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         parser = httptools.HttpResponseParser(self._answer)
         self._answer.parser = parser
         try:
-            await super().replies(_Ear(reader, parser.feed_data), writer)
+            await super().replies(_Ear(reader, parser.feed_data), writer)  # type: ignore[arg-type]
         finally:
             self._close()
 

@@ -23,7 +23,7 @@ from tests.agent.e2e.doings import payload, python, wait_for
 from tests.agent.e2e.house import House
 from tests.servers import wait_until
 
-SECRET = r"""Tr0ub4dor&3/"q'+<x>=Zq~7\vK9 m{P}w%hU"""
+SECRET = r"""Tr0ub4dor&3/"q'$<x>=~?>Zq~7\vK9~~?m {P}w%hU~"""
 WINDOW = 12
 """So many characters of an encoded secret in a row are a leak: with fewer, chance and common words come in."""
 Start = Callable[..., AgentProcess]
