@@ -69,4 +69,4 @@ def _announce(out: Printer, registered: Registered) -> None:
         out.line(
             f"agent {registered.agent_id} works for pool {registered.pool}; Ctrl-C drains, twice hands back at once"
         )
-    click.get_text_stream("stdout").flush()
+    sys.stdout.flush()

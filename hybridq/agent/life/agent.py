@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from ... import __version__
-from ...errors import HybridqError, UsageError
+from ...errors import HybridqError
 from ...job import Backoff
 from ...retry import delay_ms, jitter
 from .. import errors
@@ -310,17 +310,21 @@ class _Life:
 
 def _working(life: _Life, settings: AgentSettings, folder: Path, rng: random.Random) -> Working:
     from ..secrets import Secrets
-    from ..trust import Trust
+    from ..trust import Replays, Trust
     from ..work import WorkSettings
 
-    if settings.lease_s <= 0:
-        raise UsageError("lease_seconds")
+    trust = Trust(
+        verify_keys=settings.verify_keys,
+        seal_keys=[str(path) for path in settings.seal_keys],
+        require_signature=settings.require_signature,
+        replays=Replays(folder),
+    )
     return Working(
         life.membership,
         life.journal,
         life.reporter,
-        trust=Trust(require_signature=settings.require_signature),
-        secrets=Secrets(allow=settings.allow_secrets),
+        trust=trust,
+        secrets=Secrets.of(settings.allow_secrets, programs=settings.exec_dir),
         settings=WorkSettings(
             keep=settings.keep_workspace,
             pass_env=settings.pass_env,

@@ -259,7 +259,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 10.0
     require_signature: Annotated[bool, Setting("Run signed jobs only.", FLAG, default="0")] = False
     verify_keys: Annotated[
-        tuple[Path, ...], Setting("Files of public keys whose signatures count (`hybridq keypair`).", PATHS)
+        tuple[str, ...],
+        Setting("Public keys whose signatures count, `hqverify_…` or a file of them (`hybridq keypair`).", TEXTS),
     ] = ()
     seal_keys: Annotated[tuple[Path, ...], Setting("Files of private keys that open sealed payloads.", PATHS)] = ()
     allow_secrets: Annotated[

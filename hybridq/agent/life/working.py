@@ -160,14 +160,15 @@ class Working:
     def _ended(self, held: Held) -> _End:
         """Run the job and return how it ended."""
         from ..secrets import SecretUnavailable
+        from ..trust import ReplaysUnavailable
         from ..work_of import work_of
 
         job = held.job
         try:
             work, env = self._secrets.resolve_work(work_of(job, self._trust), pool=job.pool)
         except Rejected as no:
-            return _End(Outcome.REJECTED, error={"code": no.code, "message": no.message})
-        except SecretUnavailable as trouble:
+            return _End(Outcome.REJECTED, error=no.error)
+        except (SecretUnavailable, ReplaysUnavailable) as trouble:
             return _End(Outcome.INFRA_ERROR, error=trouble.error)
         from ..logs import JobLog
 
@@ -198,7 +199,7 @@ class Working:
             job=facts,
             env=env,
             secrets=secrets,
-            folder=self._work_folder,
+            folder=self._work_folder / str(held.fence),
             log=job_log,
             settings=self._settings,
             lease_ends_at_s=held.ends_at_s,
