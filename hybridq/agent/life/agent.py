@@ -146,7 +146,7 @@ class Agent:
             "agent.stopped",
             component="agent",
             reason=reason,
-            jobs=life.slots.ended,
+            jobs=life.slots.worked,
             unreported=unreported,
             took_s=round(time.monotonic() - began_s, 1),
         )
@@ -265,14 +265,21 @@ class _Life:
             ("beat", self.beater.run),
             ("report", self.reporter.run),
             ("checks", self.checks.run),
-            ("claim", self.claimer.run),
+            ("claim", self._claim),
         ):
             threading.Thread(target=target, name=f"hybridq-{name}", daemon=True).start()
+
+    def _claim(self) -> None:
+        # What a process before left is settled first: its leases count against our capacity.
+        self.reporter.wait(within_s=REPORT_S)
+        self.claimer.run()
 
     def end(self, reason: str, *, leave: bool) -> int:
         """Tell what is left to tell, and leave the fleet; returns how many results stay in the journal."""
         self.checks.stop()
-        unreported = self.reporter.stop(within_s=REPORT_S if leave else 0.0)
+        # What an ephemeral agent cannot tell is lost with its folder, so it is more patient.
+        patience_s = max(REPORT_S, self._settings.drain_grace_s) if self._settings.ephemeral else REPORT_S
+        unreported = self.reporter.stop(within_s=patience_s if leave else 0.0)
         self.beater.stop()
         if leave:
             try:
@@ -281,10 +288,11 @@ class _Life:
                 log.warning("agent.not_deregistered", component="agent", error_type=type(trouble).__name__)
         return unreported
 
-    def _work(self, held: Held) -> None:
-        self._working(held)
-        if self._settings.once:
+    def _work(self, held: Held) -> bool:
+        worked = self._working(held)
+        if worked and self._settings.once:
             self._enough("once")
+        return worked
 
     def _metrics(self) -> dict[str, float]:
         return {

@@ -25,10 +25,10 @@ __all__ = ["Beater"]
 log = structlog.get_logger("hybridq")
 
 TIMEOUT_S: Final = 10.0
-OFTENER: Final = 5
-"""While jobs run, their leases are asked about so many times as often as the agent gives a sign of life: by that answer
-a cancel comes. The fleet's size sets both, as the server sets the interval."""
-LEASES_S_MIN: Final = 1.5
+OFTENER: Final = 7
+"""While jobs run, their leases are asked about so many times as often as the agent gives a sign of life, as that is how
+a cancel is heard: 1.5 s in a small fleet. The server, which sets the interval by the fleet's size, sets both."""
+LEASES_S_MIN: Final = 1.0
 BACKOFF: Final = Backoff(base_s=0.25, max_s=2.0)
 
 

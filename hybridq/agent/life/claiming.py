@@ -119,7 +119,7 @@ class Claimer:
                 busy = self._slots.busy > 0
                 if busy:
                     self._busy_at_s = time.monotonic()
-                if self._settings.once and (busy or self._slots.ended):
+                if self._settings.once and (busy or self._slots.worked):
                     free = 0
                 if free and not self._drained and self._checks.failed is None and not self._is_idle_for_long():
                     return free

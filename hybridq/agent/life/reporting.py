@@ -99,6 +99,11 @@ class Reporter:
             with self._turn:
                 self._turn.wait_for(lambda: self._stopped, delay_ms(BACKOFF, failures, jitter(self._rng)) / 1000)
 
+    def wait(self, *, within_s: float) -> None:
+        """Wait so long for what waits to be taken."""
+        with self._turn:
+            self._turn.wait_for(lambda: not self._waiting or self._stopped, within_s)
+
     def stop(self, *, within_s: float) -> int:
         """Wait so long for what waits to be taken, then stop; returns how many results stay in the journal."""
         with self._turn:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import secrets
 import socket
 import sys
 import tomllib
@@ -29,8 +30,8 @@ __all__ = ["AgentSettings", "Setting", "SettingsWrong", "fields", "table"]
 
 PREFIX: Final = "HYBRIDQ_AGENT_"
 RESERVED: Final = frozenset({"healthy", "pools", "register", "running", "keys"})
-SERVERS_OWN: Final = frozenset({"HYBRIDQ_AGENT_TOKEN_SECONDS"})
-"""A setting of the server's whose name begins like ours."""
+NOT_OURS: Final = frozenset({"HYBRIDQ_AGENT_ID", "HYBRIDQ_AGENT_TOKEN_SECONDS", "HYBRIDQ_AGENT_CONFIG"})
+"""What a job is told, a setting of the server's, and the file of ours."""
 CAPACITY_MAX: Final = 100
 
 
@@ -212,7 +213,10 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
         Path | None,
         Setting("File of an OIDC token to register with instead of a key; read anew each time.", PATH),
     ] = None
-    name: Annotated[str | None, Setting("The agent's name in the fleet.", NAME, default="the host's name")] = None
+    name: Annotated[
+        str | None,
+        Setting("The agent's name in the fleet.", NAME, default="the host's name"),
+    ] = None
     pool: Annotated[
         str | None, Setting("The pool it works for.", NAME, default="the key's; `default` when it has none")
     ] = None
@@ -245,7 +249,10 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     once: Annotated[bool, Setting("Leave after one job.", FLAG, default="0")] = False
     ephemeral: Annotated[
-        bool, Setting("Keep no session: every start is another agent's life, which ends with the process.", FLAG, "0")
+        bool,
+        Setting(
+            "Keep no session: every start is another agent, with a name of its own unless it is given one.", FLAG, "0"
+        ),
     ] = False
     idle_exit_s: Annotated[
         float | None, Setting("Leave when there was nothing to do for so long.", _seconds(0, 30 * 86_400))
@@ -327,6 +334,9 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
             complaints += _contradictions(values)
         if complaints:
             raise SettingsWrong(*complaints)
+        if values.get("ephemeral") and "name" not in values:
+            # Many of them may live on one machine, and one after the other: each is an agent of its own.
+            values["name"] = f"{name_of(socket.gethostname())[:48]}-{secrets.token_hex(6)}"
         return cls(**values)
 
     def __repr__(self) -> str:
@@ -424,7 +434,7 @@ def _of_file(path: Path | None, complaints: list[str]) -> dict[str, _Told]:
 
 def _of_environment(environ: Mapping[str, str], complaints: list[str]) -> dict[str, _Told]:
     known = {setting.env: field for field, setting in fields()}
-    mistaken = {name for name in environ if name.startswith(PREFIX)} - known.keys() - SERVERS_OWN - {PREFIX + "CONFIG"}
+    mistaken = {name for name in environ if name.startswith(PREFIX)} - known.keys() - NOT_OURS
     complaints += [f"{name}: there is no such setting" for name in sorted(mistaken)]
     found = {field: _Told(environ[name], name) for name, field in known.items() if environ.get(name, "").strip()}
     if "url" not in found and environ.get("HYBRIDQ_URL", "").strip():

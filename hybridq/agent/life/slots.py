@@ -96,19 +96,19 @@ class Held:
 class Slots:
     """`capacity` jobs at once. `changed` is called, from any thread, whenever a slot or a lease is taken or freed."""
 
-    def __init__(self, capacity: int, work: Callable[[Held], None], *, changed: Callable[[], None]) -> None:
+    def __init__(self, capacity: int, work: Callable[[Held], bool], *, changed: Callable[[], None]) -> None:
         self._capacity, self._work, self._changed = capacity, work, changed
         self._lock = threading.Lock()
         self._held: dict[str, Held] = {}
         self._busy = 0
-        self.ended = 0
-        """Jobs that went through a slot."""
+        self.worked = 0
+        """Jobs that were ours to run, and were run, rejected or failed; not those that went back as they came."""
 
     @property
     def free(self) -> int:
         """How many jobs more there is room for."""
         with self._lock:
-            return self._capacity - self._busy
+            return max(0, self._capacity - self._busy)
 
     @property
     def busy(self) -> int:
@@ -141,10 +141,11 @@ class Slots:
         self._changed()
 
     def _through(self, held: Held) -> None:
+        worked = False
         try:
-            self._work(held)
+            worked = self._work(held)
         finally:
             with self._lock:
                 self._busy -= 1
-                self.ended += 1
+                self.worked += worked
             self._changed()

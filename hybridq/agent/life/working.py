@@ -69,12 +69,12 @@ class Working:
         self._work_folder, self._log_folder, self._log_bytes_max = work_folder, log_folder, log_bytes_max
         self._let_go, self._rng = let_go, rng
 
-    def __call__(self, held: Held) -> None:
-        """Work on a lease to its end. Never raises."""
+    def __call__(self, held: Held) -> bool:
+        """Work on a lease to its end; whether there was anything to do. Never raises."""
         began_s = time.monotonic()
         try:
             if not self._start(held):
-                return
+                return False
             ended = self._ended(held)
         except Exception as trouble:
             where = traceback.extract_tb(trouble.__traceback__)[-1]
@@ -86,7 +86,7 @@ class Working:
                 at=f"{Path(where.filename).name}:{where.lineno}",
             )
             ended = _End(Outcome.INFRA_ERROR, error={"code": "agent_failed", "message": type(trouble).__name__})
-        self._settle(held, ended, took_s=time.monotonic() - began_s)
+        return self._settle(held, ended, took_s=time.monotonic() - began_s)
 
     # -- start -----------------------------------------------------------------------------------------------
 
@@ -238,11 +238,11 @@ class Working:
 
     # -- end -------------------------------------------------------------------------------------------------
 
-    def _settle(self, held: Held, ended: _End, *, took_s: float) -> None:
+    def _settle(self, held: Held, ended: _End, *, took_s: float) -> bool:
         """Tell how it ended. A lost lease is told as well: the server keeps what came late, and says that it was."""
         if ended.stopped == "drain":
             self._release(held, "drain")
-            return
+            return False
         if ended.stopped == "lease_lost":
             log.warning(
                 "job.lost", component="agent", job_id=held.id, fence=held.fence, reason=held.why or "not renewed"
@@ -273,6 +273,7 @@ class Working:
             ),
             held,
         )
+        return True
 
 
 class _End(msgspec.Struct, frozen=True):
