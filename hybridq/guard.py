@@ -5,7 +5,7 @@ Nothing here knows a value after it has looked at it: a `Finding` says where and
 * shapes: a literal that the issuer puts into its tokens, then a body of known length and alphabet. One regular
   expression of all literals looks at a text; only where it stops are rules asked, so a clean text costs one pass;
 * signed shapes: JWTs, Discord's tokens, GitHub's and npm's checksums. What is decoded is the token itself, never a
-  blob that might hold one;
+  blob that might hold one. A signed job alone is a JWS that may come in, as a job's payload, and its content is read;
 * context: a name that promises a secret (`password=`, `Authorization: Bearer`, the key of a JSON member), followed by
   a value that no person would choose as a name. Without such a name nothing is judged by its randomness.
 
@@ -55,8 +55,13 @@ def scan(value: Any, pointer: str = "") -> list[Finding]:
     """Return the secrets in decoded JSON, members' names included, in the order of the document: the first 100.
 
     `pointer` is where `value` stands in a larger document. A member's name is context for its value; a secret in a
-    name is reported at that member.
+    name is reported at that member. A signed job, `{"signed": …}` as the whole payload of a job, is looked into: what
+    is signed must be as clean as what is not.
     """
+    return _scan(value, pointer, at_payload=_is_payload)
+
+
+def _scan(value: Any, pointer: str, at_payload: Callable[[_Place], bool]) -> list[Finding]:
     if not _suspicious("\n".join(_strings(value))):
         return []
     findings: list[Finding] = []
@@ -68,6 +73,10 @@ def scan(value: Any, pointer: str = "") -> list[Finding]:
             spans = _spans_in(node, context)
             here = _written(pointer, place) if spans else ""
             findings += [Finding(span.rule, here, span.start, span.end) for span in spans]
+        elif isinstance(node, dict) and node.keys() == {"signed"} and at_payload(place) and (job := _signed_job(node)):
+            inside = _scan(job, "", at_payload=lambda _: False)
+            here = _written(pointer, (place, "signed")) if inside else ""
+            findings += [Finding(found.rule, here, 0, len(node["signed"])) for found in inside]
         elif isinstance(node, dict):
             members: list[tuple[Any, _Place, _Context]] = []
             for key, member in node.items():
@@ -423,6 +432,8 @@ URL64: Final = r"[A-Za-z0-9_\-]"
 
 # Our own: <prefix>_<12 id><43 secret><6 checksum>, told by its shape, so that a mistyped one is not stored either.
 _shape("hybridq-token", "hqk_ hqr_ hqa_ hqn_ hqs_", ALNUM + "{61}")
+# Ours as well: the private keys that sign jobs and open sealed payloads.
+_shape("hybridq-private-key", "hqsign_ hqopen_", URL64 + "{48}")
 # Code hosts.
 _shape("github-token", "ghp_ gho_ ghu_ ghs_ ghr_", ALNUM + "{36}", check=_is_varied, proof=_has_checksum, loose=True)
 _shape("github-token", "github_pat_", r"\w{40,255}", check=_is_varied)
@@ -931,6 +942,39 @@ def _strings(value: Any) -> list[str]:
 
 _Place = tuple["_Place", "str | int"] | None
 """A chain from a string up to the top of the document; names as they are, so never shown."""
+
+
+def _is_payload(place: _Place) -> bool:
+    """Whether a place is that of a job's payload, in a body that holds one job, or many."""
+    segments: list[str | int] = []
+    while place is not None and len(segments) < 4:
+        place, segment = place
+        segments.append(segment)
+    if place is not None or not segments or segments.pop(0) != "payload":
+        return False
+    return segments in ([], ["job"]) or (len(segments) == 2 and isinstance(segments[0], int) and segments[1] == "jobs")
+
+
+_SIGNED: Final = re.compile(r"([A-Za-z0-9_\-]{16,512})\.([A-Za-z0-9_\-]+)\.[A-Za-z0-9_\-]{86}")
+
+
+def _signed_job(payload: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what is signed in `{"signed": …}` when it is a job that `hybridq sign` made, which opens no door.
+
+    By its header, which says so and nothing else: any other JWS may be somebody's token, and is a secret as it stands.
+    """
+    form = _SIGNED.fullmatch(payload["signed"]) if isinstance(payload["signed"], str) else None
+    if form is None:
+        return None
+    try:
+        header, job = (json.loads(_decoded(part) or b"") for part in form.groups())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(header, dict) or header.keys() != {"alg", "kid", "typ"}:
+        return None
+    if (header["alg"], header["typ"]) != ("Ed25519", "hybridq-job") or find(str(header["kid"])) is not None:
+        return None
+    return job if isinstance(job, dict) and "steps" in job else None
 
 
 def _written(pointer: str, place: _Place) -> str:

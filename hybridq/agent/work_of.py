@@ -177,11 +177,18 @@ def _rejected(value: dict[str, Any], wrong: str) -> Rejected:
         return Rejected("too_many_steps", "the job has more than 256 steps")
     part = re.match(r"\.(steps|git|env)", where)
     code = f"malformed_{part[1]}" if part else "malformed_payload"
-    return Rejected(code, _PLACE.sub("", wrong) + (f" in {where.lstrip('.')}" if where else ""))
+    said = next((words for sign, words in _WORDS if sign in wrong), _PLACE.sub("", wrong))
+    return Rejected(code, said + (f" in {where.lstrip('.')}" if where else ""))
 
 
-_PLACE: Final = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`(?: - at|$)", re.DOTALL)
+_PLACE: Final = re.compile(r" - at (?:`key` in )?`\$([^`]*)`\Z")
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*?)`(?: - at `[^`]*`)?\Z", re.DOTALL)
+_WORDS: Final = (
+    (" - at `key` in ", "a variable's name must be letters, digits and _, not beginning with a digit"),
+    ("Invalid enum value", "one of success, failure, always, cancelled was expected"),
+    ("matching regex", "a text holds what must not stand there"),
+)
+"""Instead of what holds a pattern, or the value itself."""
 
 
 def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:

@@ -253,6 +253,12 @@ def _secrets() -> list[Secret]:
         _bare("supabase-token", "sb" + "p_" + chars(HEX, 40)),
         _bare("circleci-token", "CCI" + "PAT_" + chars(BASE62, 22) + "_" + chars(HEX, 40)),
         _bare("buildkite-token", "bk" + "ua_" + chars(HEX, 40)),
+        _bare(
+            "hybridq-private-key", "hq" + "sign_" + url64(hashlib.sha256(b"sign").digest() + b"sum1"), "hybridq-sign"
+        ),
+        _bare(
+            "hybridq-private-key", "hq" + "open_" + url64(hashlib.sha256(b"open").digest() + b"sum2"), "hybridq-open"
+        ),
     ]
 
 

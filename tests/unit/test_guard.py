@@ -17,7 +17,18 @@ from hypothesis import strategies as st
 
 from hybridq import guard
 from hybridq.guard import FINDINGS_MAX, find, redact, redact_value, scan
-from tests.unit.guard_corpus import BASE62, HARMLESS, HARMLESS_JSON, HEX, SECRETS, Secret, chars, checksummed, jwt
+from tests.unit.guard_corpus import (
+    BASE62,
+    HARMLESS,
+    HARMLESS_JSON,
+    HEX,
+    SECRETS,
+    Secret,
+    chars,
+    checksummed,
+    jwt,
+    url64,
+)
 
 ALONE = [secret for secret in SECRETS if secret.alone]
 ONE_WORD = [secret for secret in ALONE if re.fullmatch(r"[\w.~:-]+", secret.value)]
@@ -510,3 +521,103 @@ def test_wide_documents_cost_no_more_than_their_size(baseline_s: float) -> None:
     ]
     for document in documents:
         assert seconds(lambda document=document: (scan(document), redact_value(document)), 1) < 300 * baseline_s
+
+
+# --- signed jobs ---------------------------------------------------------------------------------------------------
+
+
+JOB_HEADER = {"alg": "Ed25519", "kid": "5qXZPqNvZB3Bwz8z", "typ": "hybridq-job"}
+JOB = {"v": 1, "pool": "linux", "nonce": chars(BASE62, 32), "steps": [{"name": "test", "run": "make test"}]}
+
+
+def signed(job: Any, header: Any = JOB_HEADER, signature_chars: int = 86) -> str:
+    parts = [json.dumps(part, separators=(",", ":")).encode() for part in (header, job)]
+    return ".".join([*map(url64, parts), chars(BASE62, signature_chars)])
+
+
+@pytest.mark.parametrize(
+    "at_payload",
+    [
+        lambda payload: {"payload": payload, "type": "build"},
+        lambda payload: {"jobs": [{"payload": {"steps": []}}, {"payload": payload}]},
+        lambda payload: {"cron": "0 3 * * *", "job": {"payload": payload}},
+    ],
+    ids=["job", "batch", "schedule"],
+)
+def test_a_signed_job_passes_as_a_payload(at_payload: Callable[[Any], Any]) -> None:
+    assert scan(at_payload({"signed": signed(JOB)})) == []
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        lambda payload: payload,
+        lambda payload: {"result": payload},
+        lambda payload: {"tags": payload},
+        lambda payload: {"payload": [payload]},
+        lambda payload: {"payload": {"payload": payload}},
+        lambda payload: {"job": {"job": {"payload": payload}}},
+        lambda payload: {"jobs": {"payload": payload}},
+        lambda payload: {"jobs": [[{"payload": payload}]]},
+        lambda payload: {"jobs": [{"job": {"payload": payload}}]},
+        lambda payload: {"payload": {**payload, "steps": []}},
+        lambda payload: {"payload": payload["signed"]},
+        lambda payload: {"payload": {"sealed": payload["signed"]}},
+        lambda payload: {"payload": {"signed": "x " + payload["signed"]}},
+        lambda payload: {"payload": {"Signed": payload["signed"]}},
+    ],
+    ids=range(14),
+)
+def test_a_signed_job_passes_nowhere_else(elsewhere: Callable[[Any], Any]) -> None:
+    """A JWS is a token until it is known to be none; where results come back it is taken out."""
+    value = elsewhere({"signed": signed(JOB)})
+
+    assert ["jwt"] == [finding.rule for finding in scan(value)]
+    assert 1 == redact_value(value)[1]
+    assert find(signed(JOB)) is not None
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        signed(JOB, {**JOB_HEADER, "alg": "EdDSA"}),
+        signed(JOB, {**JOB_HEADER, "alg": "none"}),
+        signed(JOB, {**JOB_HEADER, "typ": "JWT"}),
+        signed(JOB, {**JOB_HEADER, "jku": "https://example.com/keys"}),
+        signed(JOB, {"alg": "Ed25519", "typ": "hybridq-job"}),
+        signed(JOB, {**JOB_HEADER, "kid": ONE_WORD[0].value}),
+        signed(JOB, signature_chars=85),
+        signed({"sub": "repo:acme/app", "aud": "https://ci.example.com"}),
+        signed([JOB]),
+        jwt({"alg": "Ed25519", "kid": "a", "typ": "hybridq-job"}),
+    ],
+    ids=range(10),
+)
+def test_another_token_does_not_pass_as_a_signed_job(token: str) -> None:
+    assert ["/payload/signed"] == [finding.pointer for finding in scan({"payload": {"signed": token}})]
+
+
+@pytest.mark.parametrize("inside", [{"env": {"DB_PASSWORD": PASSWORD}}, {"git": {"repo": ONE_WORD[0].value}}])
+def test_a_secret_inside_a_signed_job_is_found(inside: dict[str, Any]) -> None:
+    """A signature hides nothing: whoever can read the queue reads what is signed."""
+    value = {"jobs": [{"payload": {"signed": signed({**JOB, **inside})}}]}
+
+    [finding] = scan(value)
+
+    assert "/jobs/0/payload/signed" == finding.pointer
+    assert (0, len(value["jobs"][0]["payload"]["signed"])) == (finding.start, finding.end)
+    assert "jwt" != finding.rule
+
+
+def test_a_signed_job_inside_a_signed_job_is_a_token() -> None:
+    inner = {**JOB, "payload": {"signed": signed(JOB)}}
+
+    assert ["jwt"] == [finding.rule for finding in scan({"payload": {"signed": signed(inner)}})]
+
+
+def test_a_signed_job_that_nests_too_deep_is_no_job() -> None:
+    deep = "[" * 100_000
+    head = url64(json.dumps(JOB_HEADER).encode())
+    token = f"{head}.{url64(deep.encode())}.{chars(BASE62, 86)}"
+
+    assert ["/payload/signed"] == [finding.pointer for finding in scan({"payload": {"signed": token}})]
