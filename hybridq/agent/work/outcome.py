@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -40,6 +39,8 @@ class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Variables of the agent that jobs get besides the usual few; `*` stands for any part of a name."""
     outside_workspace: bool = False
     """Whether a step's `working_directory` may lie outside the job's workspace."""
+    checkout_s: float = 900.0
+    """How long the checkout may take; a longer one is the machine's failure."""
     term_grace_s: float = 10.0
     """From the SIGTERM to the SIGKILL of a step, or a job, that is past its time."""
     git_protocols: tuple[str, ...] = ("file", "git", "https", "ssh")
@@ -60,11 +61,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     error: dict[str, Any] | None = None
     """`{code, message, step?}`; None after a success."""
     result: dict[str, Any]
-    """`{duration_seconds, steps: [{name, outcome, exit_code, duration_seconds}], outputs?}`"""
+    """`{duration_seconds, steps: [{name, outcome, exit_code, duration_seconds}], git?: {commit_sha}, outputs?}`; the last
+    lines of the log are the log's to add."""
     stopped: StopReason | None = None
     kept: Path | None = None
     """The workspace, when it is still there."""
-
-    def with_last_lines(self, lines: Iterable[str]) -> Ended:
-        """Return this with `last_lines` in its result; the log alone knows them redacted."""
-        return msgspec.structs.replace(self, result={**self.result, "last_lines": list(lines)})
