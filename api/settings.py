@@ -184,8 +184,8 @@ def _claim_rules(text: str) -> tuple[ClaimRule, ...]:
     return msgspec.json.decode(text, type=tuple[ClaimRule, ...])
 
 
-def _name(text: str) -> str:
-    if not NAME.fullmatch(text):
+def _namespace(text: str) -> str:
+    if not NAME.fullmatch(text) or text == "sys":
         raise ValueError
     return text
 
@@ -260,7 +260,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Variable(
             "Namespace of `hybridq` commands, of keys made at start, and of the metrics port.",
-            Reader(_name, "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit"),
+            Reader(_namespace, "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit, and not `sys`"),
         ),
     ] = "default"
     tls_cert: Annotated[Path | None, Variable("PEM file of the certificate chain.", PATH)] = None

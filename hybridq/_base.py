@@ -19,7 +19,7 @@ from .call import Call
 from .connect import Connects
 from .errors import HybridqError, InvalidArgument, QueueClosed
 from .job import Enqueued, Job, JobPage, JobSpec, LeaseProof, Purged, Replayed
-from .keys import queue_root, validate_holder, validate_name
+from .keys import queue_root, validate_holder, validate_name, validate_namespace
 from .lifecycle import JobStatus
 from .ops import _args, inspect, jobs, queues
 
@@ -69,7 +69,7 @@ class QueueBase:
 
 def namespace_of(namespace: str | None) -> str:
     """Return the namespace meant: the one given, else `HYBRIDQ_NAMESPACE`, else "default"."""
-    return validate_name("namespace", namespace or os.environ.get("HYBRIDQ_NAMESPACE") or "default")
+    return validate_namespace(namespace or os.environ.get("HYBRIDQ_NAMESPACE") or "default")
 
 
 def specs_of(specs: Iterable[JobSpec]) -> list[JobSpec]:

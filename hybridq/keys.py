@@ -31,11 +31,13 @@ __all__ = [
     "short_key",
     "validate_holder",
     "validate_name",
+    "validate_namespace",
 ]
 
 NAME_RULE: Final = "1 to 64 characters: A-Z a-z 0-9 . _ -, beginning with a letter or digit"
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HOLDER_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(?:@[A-Za-z0-9]{1,32})?")
+RESERVED_NAMESPACE: Final = "sys"
 SHORT_KEY_BYTES_MAX: Final = 64
 
 FAMILIES: Final[dict[str, tuple[str, str]]] = {
@@ -128,6 +130,16 @@ def validate_name(what: str, name: str) -> str:
     return name
 
 
+def validate_namespace(name: str) -> str:
+    """Return `name` when a namespace may be called so, else raise `InvalidArgument`.
+
+    `sys` is kept for what belongs to the whole server: `hq:{sys/auth}`.
+    """
+    if name == RESERVED_NAMESPACE:
+        raise InvalidArgument("namespace", name, "another name: this one is kept for what belongs to the whole server")
+    return validate_name("namespace", name)
+
+
 def validate_holder(what: str, holder: str) -> str:
     """Return `holder` when it is a name, or a name and a credential's id joined by `@`, else raise `InvalidArgument`.
 
@@ -140,17 +152,17 @@ def validate_holder(what: str, holder: str) -> str:
 
 def queue_root(namespace: str, queue: str) -> str:
     """Return what all keys of a queue begin with: `hq:{<namespace>/q/<queue>}`."""
-    return f"hq:{{{validate_name('namespace', namespace)}/q/{validate_name('queue', queue)}}}"
+    return f"hq:{{{validate_namespace(namespace)}/q/{validate_name('queue', queue)}}}"
 
 
 def catalogue_root(namespace: str) -> str:
     """Return what the keys of a namespace's catalogue begin with: `hq:{<namespace>/sys/queues}`."""
-    return f"hq:{{{validate_name('namespace', namespace)}/sys/queues}}"
+    return f"hq:{{{validate_namespace(namespace)}/sys/queues}}"
 
 
 def fleet_root(namespace: str) -> str:
     """Return what the keys of a namespace's fleet begin with: `hq:{<namespace>/sys/fleet}`."""
-    return f"hq:{{{validate_name('namespace', namespace)}/sys/fleet}}"
+    return f"hq:{{{validate_namespace(namespace)}/sys/fleet}}"
 
 
 def bell_channel(root: str) -> str:

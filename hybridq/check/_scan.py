@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from redis.crc import key_slot
 
 from ..connect import SyncRedis
-from ..keys import FAMILIES, HOLDER_PATTERN, NAME_PATTERN, queue_root, validate_name
+from ..keys import FAMILIES, HOLDER_PATTERN, NAME_PATTERN, queue_root, validate_namespace
 from ..lifecycle import Priority
 from ._report import Findings
 
@@ -61,7 +61,7 @@ def scan(client: SyncRedis, namespace: str, only: str | None, findings: Findings
     """
     found: dict[str, QueueKeys] = {}
     # The pattern also matches keys that lack the hash tag; those of other namespaces are sorted out below.
-    keys = client.scan_iter(match=f"hq:*{validate_name('namespace', namespace)}/*", count=1000)
+    keys = client.scan_iter(match=f"hq:*{validate_namespace(namespace)}/*", count=1000)
     for page in batches(keys):
         placed = []
         for raw in page:

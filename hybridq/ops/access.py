@@ -44,7 +44,7 @@ from ..errors import (
     RegistrationSpent,
     RenewalReused,
 )
-from ..keys import ACCESS_ROOT, validate_name
+from ..keys import ACCESS_ROOT, validate_name, validate_namespace
 from ..scopes import ROLES, validate_scopes
 from ..scripts import load
 from . import _args
@@ -242,7 +242,7 @@ def create_key(
     entry = (
         id,
         tokens.hash_of(text),
-        validate_name("namespace", namespace),
+        validate_namespace(namespace),
         _label("name", name),
         grant,
         _digest(said),
@@ -281,7 +281,7 @@ def create_registration_key(
     entry = (
         id,
         tokens.hash_of(text),
-        validate_name("namespace", namespace),
+        validate_namespace(namespace),
         _label("name", called),
         validate_name("pool", pool),
         grant,
@@ -308,7 +308,7 @@ def keys(
         raise InvalidArgument("kind", kind, "key or registration")
     if cursor is not None and not re.fullmatch(r"[1-9]\d{0,14}", cursor):
         raise InvalidArgument("cursor", cursor, "a next_cursor of this list")
-    entry = (kind, validate_name("namespace", namespace), int(cursor or 0), _args.integer("limit", limit, 1, PAGE_MAX))
+    entry = (kind, validate_namespace(namespace), int(cursor or 0), _args.integer("limit", limit, 1, PAGE_MAX))
     script = load("auth/list_keys")
 
     def decode(replies: Sequence[Reply]) -> KeyPage:
@@ -326,7 +326,7 @@ def revoke_key(
     """Revoke a key. Value: whether there is one of this id in the namespace, revoked now or within the last day."""
     if kind not in ("key", "registration"):
         raise InvalidArgument("kind", kind, "key or registration")
-    entry = (kind, validate_name("namespace", namespace), validate_name("key_id", key_id))
+    entry = (kind, validate_namespace(namespace), validate_name("key_id", key_id))
     return _said("auth/revoke_key", root, now_ms, entry, b"REVOKED")
 
 
@@ -375,7 +375,7 @@ def enrol(
         tokens.hash_of(renewal),
         token_id,
         tokens.hash_of(token),
-        validate_name("namespace", namespace),
+        validate_namespace(namespace),
         validate_name("agent_id", agent_id),
         _boot(boot_id),
         _args.text("session_id", session_id, 64),
@@ -397,7 +397,7 @@ def enrol(
 
 def enrolled_by(root: str, namespace: str, agent_id: str, *, now_ms: int = 0) -> Call[str | None]:
     """Read for whom an agent's present tokens were given; None when it has none."""
-    entry = (validate_name("namespace", namespace), validate_name("agent_id", agent_id))
+    entry = (validate_namespace(namespace), validate_name("agent_id", agent_id))
     script = load("auth/enrolled")
 
     def decode(replies: Sequence[Reply]) -> str | None:
@@ -477,7 +477,7 @@ def issue_exchange_token(
     entry = (
         _id(token),
         tokens.hash_of(token),
-        validate_name("namespace", rule.namespace),
+        validate_namespace(rule.namespace),
         validate_name("rule", rule.id),
         clean(subject, 256) or "-",
         validate_name("pool", rule.pool),
@@ -504,7 +504,7 @@ def bind_exchange_token(root: str, token_id: str, *, agent_id: str, boot_id: str
 
 def revoke_agent(root: str, namespace: str, agent_id: str, *, reason: str = "revoked", now_ms: int = 0) -> Call[bool]:
     """End an agent's tokens, all of them, at once. Value: whether it had any."""
-    entry = (validate_name("namespace", namespace), validate_name("agent_id", agent_id), clean(reason, 64) or "revoked")
+    entry = (validate_namespace(namespace), validate_name("agent_id", agent_id), clean(reason, 64) or "revoked")
     return _said("auth/end_agent", root, now_ms, entry, b"ENDED")
 
 
@@ -532,7 +532,7 @@ def open_session(
         _id(cookie),
         tokens.hash_of(cookie),
         tokens.hash_of(csrf),
-        validate_name("namespace", namespace),
+        validate_namespace(namespace),
         _person(person),
         person_key(person),
         _encode_grant(_scopes_of(role, scopes), pools=pools, services=services, role=role),
@@ -615,7 +615,7 @@ def make_login_token(
     entry = (
         _id(text),
         tokens.hash_of(text),
-        validate_name("namespace", namespace),
+        validate_namespace(namespace),
         _person(person),
         _encode_grant(_scopes_of(role, scopes), pools=pools, services=services, role=role),
         to_ms("ttl_s", ttl_s, 1, 3600),
@@ -679,7 +679,7 @@ def put_trust_rule(root: str, rule: TrustRule, *, now_ms: int = 0) -> Call[bool]
 
 def trust_rules(root: str, namespace: str, *, now_ms: int = 0) -> Call[tuple[TrustRule, ...]]:
     """All trust rules of a namespace, by id; at most 200."""
-    return _rules("auth/list_rules", root, now_ms, validate_name("namespace", namespace))
+    return _rules("auth/list_rules", root, now_ms, validate_namespace(namespace))
 
 
 def find_trust_rules(root: str, issuer: str, audience: str, *, now_ms: int = 0) -> Call[tuple[TrustRule, ...]]:
@@ -689,7 +689,7 @@ def find_trust_rules(root: str, issuer: str, audience: str, *, now_ms: int = 0) 
 
 def delete_trust_rule(root: str, namespace: str, rule_id: str, *, now_ms: int = 0) -> Call[bool]:
     """Delete a trust rule; tokens given by it are refused from now on. Value: whether it was there."""
-    entry = (validate_name("namespace", namespace), validate_name("rule_id", rule_id))
+    entry = (validate_namespace(namespace), validate_name("rule_id", rule_id))
     return _said("auth/delete_rule", root, now_ms, entry, b"DELETED")
 
 
@@ -720,7 +720,7 @@ def audit(
 ) -> Call[str]:
     """Write one line of the audit. Value: its id. When a reply is lost it may stand there twice, never not at all."""
     line = (
-        validate_name("namespace", namespace),
+        validate_namespace(namespace),
         clean(actor, 128),
         clean(action, 64) or "-",
         clean(object, 256),
@@ -742,7 +742,7 @@ def audit_page(
     """One page of a namespace's audit, the newest first."""
     if cursor is not None and not _AUDIT_ID.fullmatch(cursor):
         raise InvalidArgument("cursor", cursor, "a next_cursor of this list")
-    entry = (validate_name("namespace", namespace), cursor or "", _args.integer("limit", limit, 1, AUDIT_PAGE_MAX))
+    entry = (validate_namespace(namespace), cursor or "", _args.integer("limit", limit, 1, AUDIT_PAGE_MAX))
     script = load("auth/list_audit")
 
     def decode(replies: Sequence[Reply]) -> AuditPage:
@@ -1020,7 +1020,7 @@ def _proof(issuer: str, audience: str) -> str:
 
 def _check_rule(rule: TrustRule) -> None:
     """Raise `InvalidArgument` unless a rule says exactly whom it trusts."""
-    validate_name("namespace", rule.namespace)
+    validate_namespace(rule.namespace)
     validate_name("id", rule.id)
     validate_name("pool", rule.pool)
     validate_scopes(rule.scopes)

@@ -28,7 +28,7 @@ from .._units import to_ms
 from ..backend import AsyncBackend, BackendBase
 from ..connect import Connects
 from ..errors import InvalidArgument
-from ..keys import fleet_root, queue_root, validate_name
+from ..keys import fleet_root, queue_root, validate_name, validate_namespace
 from ._follower import Event, Follower
 from ._position import START, Bookmark, Spot
 from ._reader import Reader
@@ -85,7 +85,7 @@ class AsyncWatch:
 
         Raises `InvalidArgument` for names and ids off their rules, at once; `RedisUnavailable` when it is entered.
         """
-        space = validate_name("namespace", namespace or os.environ.get("HYBRIDQ_NAMESPACE") or "default")
+        space = validate_namespace(namespace or os.environ.get("HYBRIDQ_NAMESPACE") or "default")
         names = tuple(validate_name("queues", name) for name in queues)
         to_ms("slow_s", slow_s, 0.1, 3600)
         if isinstance(types, str):

@@ -169,6 +169,7 @@ def test_a_key_that_signs_brings_its_public_half(rig: AccessRig) -> None:
         {"name": "x" * 65},
         {"name": "a\nb"},
         {"namespace": "{x}"},
+        {"namespace": "sys"},
         {"created_by": "x" * 129},
         {"lasts_s": 0},
         {"lasts_s": 60, "expires_at": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)},

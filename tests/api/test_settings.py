@@ -234,6 +234,11 @@ def test_rules_map_claims_to_roles() -> None:
     )
 
 
+def test_the_namespace_of_the_server_s_own_records_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"HYBRIDQ_NAMESPACE.*not `sys`"):
+        Settings.from_environment({"HYBRIDQ_NAMESPACE": "sys"})
+
+
 # -- .env ------------------------------------------------------------------------------------------------------
 
 

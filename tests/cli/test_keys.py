@@ -35,6 +35,32 @@ def test_a_key_is_made_and_works(hybridq: Run, redis_url: str, namespace: str) -
     assert reason(redis_url, document["key"]) is None
 
 
+def test_a_registration_key_is_for_the_agents_of_a_pool(hybridq: Run, redis_url: str, namespace: str) -> None:
+    ran = hybridq("keys", "agent", "--pool", "linux", "--uses", "2", "--label", "gpu=a100", "--by", "ann", "--json")
+    document = ran.document
+
+    assert ran.code == 0
+    assert (document["pool"], document["labels"], document["uses"]) == ("linux", {"gpu": "a100"}, 2)
+    token = tokens.parse(document["key"])
+    assert token is not None and (token.kind, token.id) == ("registration", document["id"])
+    assert reason(redis_url, document["key"]) is None
+    with Access(redis=redis_url) as access:
+        [line] = access.audit_page(namespace).items
+    assert (line.actor, line.action, line.object) == ("person:ann", "registration.create", document["id"])
+
+
+def test_a_registration_key_lasts_an_hour_and_never_for_ever(hybridq: Run) -> None:
+    ran = hybridq("keys", "agent")
+    token = tokens.parse(ran.out.strip())
+    assert token is not None and token.kind == "registration"
+    assert ran.out.strip() not in ran.err
+
+    ends = hybridq("keys", "agent", "--json").document["expires_at"]
+    left_s = (dt.datetime.fromisoformat(ends) - dt.datetime.now(dt.UTC)).total_seconds()
+    assert left_s == pytest.approx(3600, abs=30)
+    assert hybridq("keys", "agent", "--expires", "never").code == 2
+
+
 def test_it_lasts_ninety_days_unless_told_otherwise(hybridq: Run) -> None:
     def days(*arguments: str) -> float | None:
         ends = hybridq("keys", "create", "ci", "--scopes", "*", "--json", *arguments).document["expires_at"]
@@ -159,3 +185,10 @@ def test_what_was_done_is_in_the_audit(hybridq: Run) -> None:
     lines = hybridq("audit", "--limit", "1").out.splitlines()
     assert lines[0] == "AT\tACTOR\tACTION\tOBJECT\tOUTCOME\tREQUEST"
     assert lines[1].split("\t")[1:] == ["person:bob", "key.revoke", made["id"], "done", ""]
+
+
+def test_the_namespace_of_the_server_s_own_records_has_no_keys(hybridq: Run) -> None:
+    ran = hybridq("keys", "create", "ci", "--scopes", "*", "--namespace", "sys")
+
+    assert ran.code == 2
+    assert "sys" in ran.err and "another name" in ran.err

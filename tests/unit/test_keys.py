@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,18 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from hybridq.errors import InvalidArgument
-from hybridq.keys import FAMILIES, bell_channel, new_id, new_job_id, queue_root, short_key, validate_name
+from hybridq.keys import (
+    FAMILIES,
+    bell_channel,
+    catalogue_root,
+    fleet_root,
+    new_id,
+    new_job_id,
+    queue_root,
+    short_key,
+    validate_name,
+    validate_namespace,
+)
 
 ALPHABET = string.ascii_letters + string.digits + "._-"
 
@@ -53,10 +65,19 @@ def test_names_outside_the_rule_are_refused(name: object) -> None:
         validate_name("queue", name)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("root", [lambda name: queue_root(name, "q"), catalogue_root, fleet_root, validate_namespace])
+def test_the_namespace_of_the_server_s_own_records_is_refused(root: Callable[[str], str]) -> None:
+    """`hq:{sys/auth}` belongs to all namespaces; a namespace of that name would stand among its keys."""
+    with pytest.raises(InvalidArgument, match=r"namespace: .*sys.* another name"):
+        root("sys")
+    for name in ("system", "Sys", "sys-1"):
+        assert name in root(name)
+
+
 @given(st.text(alphabet=ALPHABET, min_size=1, max_size=64), st.text(alphabet=ALPHABET, min_size=1, max_size=64))
 def test_all_keys_of_a_queue_share_one_slot(namespace: str, queue: str) -> None:
     """For every namespace and queue there can be."""
-    if not (namespace[0].isalnum() and queue[0].isalnum()):
+    if not (namespace[0].isalnum() and queue[0].isalnum()) or namespace == "sys":
         return
     root = queue_root(namespace, queue)
     slots = {key_slot(f"{root}{suffix}x".encode()) for suffix, _ in FAMILIES.values()}
