@@ -1,7 +1,8 @@
 """Runs the app: one process, one event loop, from the first bound port to the last answered request.
 
 ```
-signal ─► stopping is set: /health/ready says no, new claims 503, parked claims and streams are answered
+signal ─► what runs beside the server ends (`hybridq up`: its agents are drained)
+       ─► stopping is set: /health/ready says no, new claims 503, parked claims and streams are answered
        ─► HYBRIDQ_DRAIN_SECONDS pass, parked claims are gone
        ─► the server listens no more and sees through what is under way
        ─► the app's lifespan ends: loops, connections, private server
@@ -36,7 +37,7 @@ from .plane import Plane
 from .settings import Settings, SettingsError, strangers
 from .wire import BoundedProtocol
 
-__all__ = ["Engine", "Listening", "NotListening", "run"]
+__all__ = ["Beside", "Engine", "Listening", "NotListening", "run"]
 
 log = structlog.get_logger("hybridq")
 
@@ -70,12 +71,17 @@ class Listening(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
 
 
+Beside = Callable[[Listening], contextlib.AbstractAsyncContextManager[Any]]
+"""What is entered when requests are answered, and left before they no longer are."""
+
+
 def run(
     settings: Settings,
     *,
     engine: Engine = "uvicorn",
     environ: Mapping[str, str] | None = None,
     announce: Callable[[Listening], None],
+    beside: Beside | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; `announce` is called when requests are answered. Returns the exit code.
 
@@ -87,17 +93,17 @@ def run(
     _allow_many_connections()
     factory = uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_run(settings, engine, announce))
+        return runner.run(_run(settings, engine, announce, beside))
 
 
-async def _run(settings: Settings, engine: Engine, announce: Callable[[Listening], None]) -> int:
+async def _run(settings: Settings, engine: Engine, announce: Callable[[Listening], None], beside: Beside | None) -> int:
     stop = _Stop()
     try:
         with stop.on_signals(), _bound(settings.host, settings.port) as door:
             app = create_app(settings)
             async with app.lifespan():
                 stop.cancels = False
-                await _serve(app, settings, engine, door, stop, announce)
+                await _serve(app, settings, engine, door, stop, announce, beside)
     except asyncio.CancelledError:
         if not stop.signals:
             raise
@@ -123,6 +129,7 @@ async def _serve(
     door: socket.socket,
     stop: _Stop,
     announce: Callable[[Listening], None],
+    beside: Beside | None,
 ) -> None:
     plane: Plane = app.state.plane
     async with contextlib.AsyncExitStack() as stack:
@@ -142,7 +149,8 @@ async def _serve(
             login_url, key = await admin_credentials(plane, settings, url)
             listening = msgspec.structs.replace(listening, login_url=login_url, key=key)
         announce(listening)
-        await stop.asked.wait()
+        async with contextlib.nullcontext() if beside is None else beside(listening):
+            await stop.asked.wait()
         log.info("server.stopping", parked=plane.parked, drain_s=settings.drain)
         plane.stop()
         await _drain(plane, settings.drain)

@@ -532,11 +532,14 @@ def _oidc_contradictions(settings: Settings) -> Iterator[str]:
 
 _NOT_OURS: Final = frozenset(
     PREFIX + name
-    for name in ("URL", "TOKEN", "JOB_ID", "ATTEMPT", "FENCE", "DEPLOY_NUMBER", "LEASE_TOKEN", "HYPOTHESIS_PROFILE")
+    for name in (
+        *("URL", "TOKEN", "TOKEN_FILE", "JOB_ID", "JOB_TYPE", "ATTEMPT", "FENCE", "POOL", "AGENT_ID", "WORKSPACE"),
+        *("OUTPUT", "STEP", "DEPLOY_NUMBER", "LEASE_TOKEN", "HYPOTHESIS_PROFILE"),
+    )
 )
 """Read by commands and jobs, not by the server."""
-_LEFT_ALONE: Final = re.compile(r"HYBRIDQ_(TEST_\w+|SERVICE_\w+|PORT_\d+_\w+)")
-"""The tests' own, and what Kubernetes sets for a service called hybridq."""
+_LEFT_ALONE: Final = re.compile(r"HYBRIDQ_(TEST_\w+|SERVICE_\w+|PORT_\d+_\w+|GIT_\w+|AGENT_(?!TOKEN)\w+)")
+"""The tests' own, what Kubernetes sets for a service called hybridq, and what a job or an agent is told."""
 
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:

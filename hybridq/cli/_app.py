@@ -10,7 +10,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from .. import __version__
-from . import _agent, _dead, _demo, _enqueue, _fleet, _jobs, _keys, _queue, _serve, _server, _steer, _worker
+from . import _agent, _dead, _demo, _enqueue, _fleet, _jobs, _keys, _queue, _serve, _server, _steer, _unit, _worker
 from ._output import Printer
 
 __all__ = ["hybridq", "run"]
@@ -33,7 +33,7 @@ def hybridq() -> None:
 
 
 for command in (
-    *(_demo.demo, _serve.up, _serve.serve, _agent.agent, _worker.worker),
+    *(_demo.demo, _serve.up, _serve.serve, _agent.agent, _unit.agent_unit, _worker.worker),
     *(_enqueue.enqueue, _jobs.jobs, _jobs.job),
     *(_steer.cancel, _steer.retry, _steer.priority, _dead.dead),
     *(_queue.stats, _queue.pause, _queue.resume),

@@ -100,7 +100,7 @@ def enqueue(
         _many(target, out, jsonl)
         return
     if (payload is not None) + (payload_file is not None) + bool(commands) > 1:
-        raise click.UsageError("--payload, --payload-file or --run: one of them")
+        raise click.UsageError("--payload, --payload-file or --run, not both")
     if not commands and (env or secrets or place):
         raise click.UsageError("--env, --secret, --git and --here say how --run runs")
     if type is None and not commands:

@@ -1,4 +1,4 @@
-"""`keys create`, `keys list`, `keys revoke`, `audit`: who may call over HTTP, and who did what."""
+"""`keys create`, `keys agent`, `keys list`, `keys revoke`, `audit`: who may call over HTTP, and who did what."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import rich_click as click
 from click.exceptions import Exit
 
-from ._options import Target, at_server, prints
+from ._options import Target, at_server, prints, tags_of
 from ._output import Printer
 
 if TYPE_CHECKING:
@@ -98,6 +98,47 @@ def create(
         return
     click.echo(made.text)
     out.note(f"key {made.credential.id} of namespace {namespace}; it is not shown again")
+
+
+@keys.command()
+@click.option("--pool", metavar="NAME", default="default", help="What its agents work for. Default: default.")
+@click.option("--uses", type=click.IntRange(1, 1000), default=1, metavar="N", help="How many agents. Default: 1.")
+@click.option(
+    "--label", "labels", multiple=True, callback=tags_of, metavar="NAME=VALUE", help="Of its agents; may be repeated."
+)
+@click.option(
+    "--expires", "lasts_s", metavar="TIME", callback=_expiry, default="1h", help="From now: 90m, 12h, 30d. Default: 1h."
+)
+@click.option("--by", metavar="NAME", help="Who answers for it. Default: who runs this command.")
+@at_server
+@prints
+def agent(
+    *,
+    target: Target,
+    out: Printer,
+    pool: str,
+    uses: int,
+    labels: dict[str, str],
+    lasts_s: float | None,
+    by: str | None,
+) -> None:
+    """Make a registration key, by which a new agent joins a pool. It is shown once, here, and stored nowhere."""
+    if lasts_s is None:
+        raise click.UsageError("a registration key expires: say 12h, or 30d at most")
+    with _opened(target) as (access, namespace):
+        made = access.create_registration_key(
+            namespace, pool, labels=labels or None, uses=uses, lasts_s=lasts_s, created_by=by or _user()
+        )
+        access.audit(
+            namespace, actor=_actor(by), action="registration.create", object=made.credential.id, outcome="done"
+        )
+    if out.json:
+        key = made.credential
+        document = {"id": key.id, "pool": key.pool, "labels": key.labels, "uses": uses, "expires_at": key.expires_at}
+        out.document({"key": made.text, **document})
+        return
+    click.echo(made.text)
+    out.note(f"for {uses} agent(s) of pool {pool}, as HYBRIDQ_AGENT_KEY or in a --key-file; it is not shown again")
 
 
 @keys.command("list")

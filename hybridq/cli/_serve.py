@@ -1,4 +1,4 @@
-"""`serve` and `up`: the HTTP side, in this process."""
+"""`serve` and `up`: the HTTP side, in this process; with `up` there are agents beside it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import rich_click as click
 from click.exceptions import Exit
@@ -18,7 +18,12 @@ from click.exceptions import Exit
 from ._options import Target, at_server, prints
 from ._output import Printer
 
+if TYPE_CHECKING:
+    from ._local import LocalAgents
+
 __all__ = ["load_api", "serve", "up"]
+
+AGENTS_MAX: Final = 16
 
 
 def _listens(command: Any) -> Any:
@@ -57,17 +62,34 @@ def serve(*, target: Target, out: Printer, host: str | None, port: str | None, e
 
 @click.command()
 @_listens
+@click.option(
+    "--agents",
+    type=click.IntRange(0, AGENTS_MAX),
+    default=1,
+    metavar="N",
+    help="Agents to start, which run the jobs of pool default. Default: 1.",
+)
+@click.option("--no-agent", is_flag=True, help="As --agents 0.")
 @at_server
 @prints
-def up(*, target: Target, out: Printer, host: str | None, port: str | None, engine: str) -> None:
-    """Bring up everything on this machine for development: a private server, the HTTP API, an admin's login.
+def up(
+    *, target: Target, out: Printer, host: str | None, port: str | None, engine: str, agents: int, no_agent: bool
+) -> None:
+    """Bring up everything on this machine for development: a private server, the HTTP API, an admin's login, an agent.
 
-    Ctrl-C stops it; what is stored stays. With --redis, or HYBRIDQ_REDIS_URL, that Redis is used.
+    Then `hybridq enqueue --run 'make test'`, in another terminal, runs. Ctrl-C drains the agent and stops everything;
+    what is stored stays. With --redis, or HYBRIDQ_REDIS_URL, that Redis is used. HYBRIDQ_AGENT_* is for the agent:
+    what it takes is told by `hybridq agent --help`.
     """
     told = _told(target, host, port)
     if told.get("HYBRIDQ_ENVIRONMENT", "").strip().lower() == "production":
         raise click.UsageError("up is for development, and HYBRIDQ_ENVIRONMENT is production; use hybridq serve")
-    _serve(told | {"HYBRIDQ_DEV": "1"}, out, engine)
+    servers = {name: value for name, value in told.items() if not _is_for_agents(name)}
+    _serve(servers | {"HYBRIDQ_DEV": "1"}, out, engine, target=target, agents=0 if no_agent else agents)
+
+
+def _is_for_agents(name: str) -> bool:
+    return name.startswith("HYBRIDQ_AGENT_") and name != "HYBRIDQ_AGENT_TOKEN_SECONDS"
 
 
 def _told(target: Target, host: str | None, port: str | None) -> dict[str, str]:
@@ -85,16 +107,34 @@ def _told(target: Target, host: str | None, port: str | None) -> dict[str, str]:
     return told | {name: value for name, value in options.items() if value is not None}
 
 
-def _serve(told: dict[str, str], out: Printer, engine: str) -> None:
+def _serve(told: dict[str, str], out: Printer, engine: str, *, target: Target | None = None, agents: int = 0) -> None:
+    """Serve; `target` is where `up` was told to have its queues."""
     settings_of = load_api("settings")
-    settings = settings_of.Settings.from_environment(settings_of.environment_of(told, Path.cwd()))
+    environ = settings_of.environment_of(told, Path.cwd())
+    if target is not None:
+        # A line for each heartbeat and poll of our own agents would hide what somebody waits for.
+        environ.setdefault("HYBRIDQ_LOG_LEVEL", "WARNING")
+    settings = settings_of.Settings.from_environment(environ)
     server = load_api("server")
-    code = server.run(settings, engine=engine, environ=told, announce=lambda listening: _announce(out, listening))
+
+    def beside(listening: Any) -> LocalAgents:
+        from ._local import LocalAgents
+
+        return LocalAgents(listening.url, settings, os.environ, count=agents, json=out.json)
+
+    code = server.run(
+        settings,
+        engine=engine,
+        environ=told,
+        announce=lambda listening: _announce(out, listening, target if agents else None),
+        beside=beside if agents else None,
+    )
     if code:
         raise Exit(code)
 
 
-def _announce(out: Printer, listening: Any) -> None:
+def _announce(out: Printer, listening: Any, target: Target | None) -> None:
+    """Say that we are there; `target`: where a job for the agent goes to, None without an agent."""
     import msgspec
 
     if out.json:
@@ -107,6 +147,8 @@ def _announce(out: Printer, listening: Any) -> None:
             out.line(f"  admin key, for a day:    {listening.key}")
         if listening.metrics_url:
             out.line(f"  metrics:                 {listening.metrics_url}")
+        if target is not None:
+            out.line(f"  in another terminal:     hybridq enqueue --run 'make test'{target.words()}")
         out.line("Ctrl-C stops it; twice, at once")
     sys.stdout.flush()
 

@@ -27,7 +27,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 GROUPS = {
     "agents": ("list", "show", "drain", "undrain"),
     "dead": ("list", "replay", "purge"),
-    "keys": ("create", "list", "revoke"),
+    "keys": ("create", "agent", "list", "revoke"),
     "pools": ("list", "show", "scale"),
 }
 COMMANDS = [
@@ -39,11 +39,11 @@ ENDS_S = 20.0
 
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
-        *("audit", "cancel", "check", "demo", "doctor", "down", "enqueue", "job", "jobs"),
+        *("agent", "agent-unit", "audit", "cancel", "check", "demo", "doctor", "down", "enqueue", "job", "jobs"),
         *("pause", "priority", "resume", "retry", "serve", "stats", "up", "worker"),
         *("agents list", "agents show", "agents drain", "agents undrain"),
         *("dead list", "dead replay", "dead purge"),
-        *("keys create", "keys list", "keys revoke"),
+        *("keys create", "keys agent", "keys list", "keys revoke"),
         *("pools list", "pools show", "pools scale"),
     ]
 
