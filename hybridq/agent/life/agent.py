@@ -27,7 +27,7 @@ from .. import errors
 from .beating import Beater
 from .checks import Checks
 from .claiming import Claimer
-from .identity import Membership, StateFolder, Superseded
+from .identity import Membership, OwnFolder, Superseded
 from .journal import Journal
 from .labels import labels_of
 from .notify import tell_systemd, watchdog_s
@@ -87,8 +87,12 @@ class Agent:
         In the main thread SIGTERM and SIGINT drain; a second one hands back at once, a third leaves on the spot.
         Raises `UsageError` for what the settings cannot mean here, and what a registration that is refused says.
         """
-        with StateFolder(self.settings.state_folder) as folder, self._signals():
-            self._prepare(folder)
+        with (
+            OwnFolder(self.settings.state_folder) as folder,
+            OwnFolder(self.settings.work_folder) as work_folder,
+            self._signals(),
+        ):
+            self._prepare(folder, work_folder)
             life = _Life(self.settings, folder, changed=self._changed, superseded=self._over, enough=self._enough)
             try:
                 registered = self._join(life.membership)
@@ -99,11 +103,10 @@ class Agent:
                 life.membership.close()
         return 0 if self._failed is None else 1
 
-    def _prepare(self, folder: Path) -> None:
+    def _prepare(self, folder: Path, work_folder: Path) -> None:
         from ..work import sweep
 
-        self.settings.work_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sweep(self.settings.work_folder)
+        sweep(work_folder)
         shutil.rmtree(folder / "logs", ignore_errors=True)
         (folder / "logs").mkdir(mode=0o700)
 

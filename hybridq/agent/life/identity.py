@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .._wire import Registered
     from ..client import Client
 
-__all__ = ["Membership", "NoWayIn", "StateFolder", "StateFolderTaken", "Superseded"]
+__all__ = ["FolderTaken", "Membership", "NoWayIn", "OwnFolder", "Superseded"]
 
 T = TypeVar("T")
 log = structlog.get_logger("hybridq")
@@ -39,13 +39,13 @@ NO_MORE: Final = (errors.Unauthenticated, errors.Forbidden, errors.SessionSupers
 """What says that the session is not what it was."""
 
 
-class StateFolderTaken(UsageError):
-    """Another process works with this state folder. Give one of them another name or folder."""
+class FolderTaken(UsageError):
+    """Another process works with this folder. Give one of them another one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = str(folder)
         super().__init__(
-            f"another agent process works with {folder}; give this one another --name or --state-dir, or stop that one"
+            f"another agent works with {folder}; stop it, or give this one another --name, --state-dir or --work-dir"
         )
 
 
@@ -68,8 +68,8 @@ class NoWayIn(UsageError):
         )
 
 
-class StateFolder:
-    """The folder of an agent, held by one process while the block runs."""
+class OwnFolder:
+    """A folder of an agent, made when it is missing, and held by one process while the block runs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,12 +77,12 @@ class StateFolder:
 
     def __enter__(self) -> Path:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            raise StateFolderTaken(self.path) from None
+            raise FolderTaken(self.path) from None
         self._lock = handle
         return self.path
 

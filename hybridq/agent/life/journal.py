@@ -66,7 +66,7 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Journal:
-    """The files below one folder; every process of an agent has it for itself (see `identity.StateFolder`)."""
+    """The files below one folder; every process of an agent has it for itself (see `identity.OwnFolder`)."""
 
     def __init__(self, folder: Path) -> None:
         self._leases, self._results, self._late = (folder / name for name in ("leases", "results", "late"))

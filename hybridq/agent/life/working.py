@@ -199,7 +199,7 @@ class Working:
             job=facts,
             env=env,
             secrets=secrets,
-            folder=self._work_folder / str(held.fence),
+            folder=self._work_folder,
             log=job_log,
             settings=self._settings,
             lease_ends_at_s=held.ends_at_s,
