@@ -10,7 +10,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from .. import __version__
-from . import _agent, _dead, _demo, _enqueue, _fleet, _jobs, _keys, _queue, _serve, _server, _steer, _unit, _worker
+from . import _agent, _dead, _demo, _enqueue, _fleet, _jobs, _keys, _queue, _serve, _server, _steer, _trust, _unit, _worker
 from ._output import Printer
 
 __all__ = ["hybridq", "run"]
@@ -39,6 +39,7 @@ for command in (
     *(_queue.stats, _queue.pause, _queue.resume),
     *(_fleet.agents, _fleet.pools),
     *(_keys.keys, _keys.audit),
+    *(_trust.keypair, _trust.sign, _trust.seal),
     *(_server.check, _server.doctor, _server.down),
 ):
     hybridq.add_command(command)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ...errors import PayloadTooLarge, UsageError
+from ...keys import validate_name
 from .canonical import NotPortable, canonical, parse
 from .keys import KEY_BYTES, OpenKey, SealKey
 from .rejected import Rejected
@@ -63,6 +64,9 @@ def seal(
     if "sealed" in payload:
         raise UsageError("the payload is sealed already")
     bound = {"pool": pool, "job_id": job_id}
+    for what, name in bound.items():
+        if name is not None:
+            validate_name(what, name)
     content = canonical(
         {"v": 1, "payload": payload} | {name: value for name, value in bound.items() if value is not None}
     )
