@@ -35,6 +35,7 @@ lock: .venv/.stamp ## write requirements.lock anew, with the newest versions pyp
 
 settings: .venv/.stamp ## write the table of settings into README.md
 	$(PY) -m api.settings README.md
+	$(PY) -m hybridq.agent.life.settings README.md
 
 clean: ## remove .venv and everything else that can be made again
 	rm -rf .venv build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .settings import AgentSettings, SettingsWrong
-
 if TYPE_CHECKING:
     from .agent import Agent
+    from .settings import AgentSettings, SettingsWrong
 
 __all__ = ["Agent", "AgentSettings", "SettingsWrong"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Agent":
-        from .agent import Agent
+    if name in __all__:
+        from importlib import import_module
 
-        return Agent
+        return getattr(import_module(".agent" if name == "Agent" else ".settings", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
