@@ -10,7 +10,22 @@ import rich_click as click
 from click.exceptions import Exit
 
 from .. import __version__
-from . import _agent, _dead, _demo, _enqueue, _fleet, _jobs, _keys, _queue, _serve, _server, _steer, _trust, _unit, _worker
+from . import (
+    _agent,
+    _dead,
+    _demo,
+    _enqueue,
+    _fleet,
+    _jobs,
+    _keys,
+    _queue,
+    _serve,
+    _server,
+    _steer,
+    _trust,
+    _unit,
+    _worker,
+)
 from ._output import Printer
 
 __all__ = ["hybridq", "run"]
