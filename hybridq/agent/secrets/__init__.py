@@ -10,6 +10,7 @@ arguments and returns a `Provider`. It is loaded when a rule has allowed a refer
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -79,7 +80,8 @@ class Secrets:
     Args:
         providers: One for each scheme.
         allow: Rules `[POOL=]PATTERN`, such as `linux=vault://ci/*`; see `rules`.
-        timeout_s: For one secret.
+        timeout_s: For one secret; all of a job's have three times as long.
+        plugins: Entry points, each named for the scheme it knows.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Secrets:
         self._providers = {provider.scheme: provider for provider in providers}
         self._plugins = {plugin.name: plugin for plugin in plugins}
         self._rules = Rules(allow)
-        self._timeout_s = timeout_s
+        self._timeout_s, self._all_timeout_s = timeout_s, 3 * timeout_s
 
     @classmethod
     def of(
@@ -141,8 +143,9 @@ class Secrets:
     ) -> tuple[list[dict[str, str]], tuple[str, ...]]:
         found = {value: "" for env in envs for value in env.values() if isinstance(value, SecretRef)}
         allowed = {ref: self._allowed(ref, pool) for ref in found}
+        ends = time.monotonic() + self._all_timeout_s
         for ref, known in allowed.items():
-            found[ref] = self._secret(known)
+            found[ref] = self._secret(known, min(self._timeout_s, ends - time.monotonic()))
         values = [
             {name: found[value] if isinstance(value, SecretRef) else value for name, value in env.items()}
             for env in envs
@@ -163,9 +166,11 @@ class Secrets:
             raise SecretRefused("secret_not_allowed", f"{ref}: no rule of this agent allows it to jobs of pool {pool}")
         return known
 
-    def _secret(self, ref: AllowedRef) -> str:
+    def _secret(self, ref: AllowedRef, timeout_s: float) -> str:
+        if timeout_s <= 0:
+            raise SecretUnavailable(ref, "the job's other secrets took all the time there is")
         try:
-            secret = self._provider(ref).resolve(ref, self._timeout_s)
+            secret = self._provider(ref).resolve(ref, timeout_s)
         except SecretUnavailable as wrong:
             # As if raised here: what led to it may hold the secret.
             raise wrong.with_traceback(None) from None

@@ -137,7 +137,7 @@ _SAID: Final = {
     400: "Vault does not understand the request (400)",
     403: "Vault does not allow the agent this secret (403)",
     404: "Vault has no such secret, or its newest version was deleted (404)",
-    429: "this Vault is a standby (429)",
-    473: "this Vault is a standby (473)",
+    307: "this Vault is a standby, and VAULT_ADDR must name the active one (307)",
+    429: "Vault asks for fewer requests (429)",
     503: "Vault is sealed or away (503)",
 }

@@ -21,13 +21,16 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import PayloadTooLarge, UsageError
 from ...keys import validate_name
 from .canonical import NotPortable, canonical, parse
 from .keys import SignKey, VerifyKey
 from .rejected import Rejected
+
+if TYPE_CHECKING:
+    from joserfc.jws import JWSRegistry
 
 __all__ = ["ALGORITHM", "TYPE", "Signed", "sign", "verify"]
 
@@ -151,13 +154,22 @@ def _authentic(text: str, segment: str, key: VerifyKey) -> bytes:
 
     public = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": _b64(key.raw)})
     try:
-        content = jws.deserialize_compact(text, public, algorithms=[ALGORITHM]).payload
+        content = jws.deserialize_compact(text, public, registry=_registry()).payload
     except (JoseError, ValueError, TypeError):
         raise _invalid("it does not hold: the job was changed, or signed by somebody else") from None
     # What was verified is the text of the segment: take the bytes that it alone stands for.
     if content != _unb64(segment):
         raise _invalid("its content is not in canonical form")
     return content
+
+
+def _registry() -> JWSRegistry:
+    """One algorithm, and room for a whole payload."""
+    from joserfc.jws import JWSRegistry
+
+    registry = JWSRegistry(algorithms=[ALGORITHM])
+    registry.max_payload_length = 2 * PAYLOAD_BYTES_MAX
+    return registry
 
 
 def _signed(key_id: str, value: Any) -> Signed:
