@@ -13,7 +13,7 @@
 --- RETURNS  APPENDED next_offset | OFFSET_GAP expected | STALE_LEASE status | NOT_HOLDER | NOT_FOUND
 --- COST     O(bytes) an entry; 6 calls, and 7 a log that is dropped to make room, at most 10
 local DROP_MAX = 10
--- Room that every log keeps for the line that says where it ends.
+-- Room that is kept for the line that says where a log ends.
 local LAST_LINE = 96
 need('log_bytes_max', 'logs_bytes', 'logs_bytes_max')
 
@@ -33,37 +33,42 @@ local function whole_characters(data, most)
   return string.sub(data, 1, last)
 end
 
+local function ends_a_line(id, text)
+  local last = text == '' and call('GETRANGE', k_log .. id, -1, -1) or string.sub(text, -1)
+  return last == '' or last == '\n'
+end
+
 -- What a later lease says begins with a line of ours, on a line of its own.
 local function first_line(id, job)
   local number = int(job.attempt) + (job.status == 'CLAIMED' and 1 or 0)
-  local last = call('GETRANGE', k_log .. id, -1, -1)
-  return string.format('%s[hybridq] attempt %d, agent %s\n', (last == '' or last == '\n') and '' or '\n', number,
+  return string.format('%s[hybridq] attempt %d, agent %s\n', ends_a_line(id, '') and '' or '\n', number,
     string.match(job.agent, '^[^@]*'))
 end
 
-local function last_line(text, most, of)
-  local own_line = (text == '' or string.sub(text, -1) == '\n') and '' or '\n'
-  return string.format('%s%s[hybridq] the log ends here: %s reached %.0f bytes\n', text, own_line, of, most)
+-- Where a log ends for good, so that whoever reads it does not take it for whole.
+local function with_last_line(id, text, of, most)
+  return string.format('%s%s[hybridq] the log ends here: %s reached %.0f bytes\n', text,
+    ends_a_line(id, text) and '' or '\n', of, most)
 end
 
--- Returns what is to be stored of `data`, and whether it is the last.
+-- Returns what is to be stored of `data`, and whether nothing is stored after it.
 local function fitting(id, job, fence, data)
   local size = call('STRLEN', k_log .. id)
   if tonumber(job.log_fence) ~= fence and (size > 0 or job.log_base) then
     data = first_line(id, job) .. data
   end
   local most = tonumber(meta.log_bytes_max or LOG_BYTES_MAX)
-  local room = most - size - LAST_LINE
-  if not make_log_room(math.min(#data, math.max(0, room)), DROP_MAX) then
-    local left = math.max(0, logs_bytes_max() - logs_bytes())
-    if left < room then
-      return last_line(whole_characters(data, left), logs_bytes_max(), 'those of this queue'), true
-    end
+  local left = most - size
+  make_log_room(math.min(#data + LAST_LINE, left), DROP_MAX)
+  local left_of_all = logs_bytes_max() - logs_bytes()
+  if #data + LAST_LINE <= math.min(left, left_of_all) then
+    return data, false
+  elseif left_of_all < LAST_LINE then
+    return '', true
+  elseif left_of_all < left then
+    return with_last_line(id, whole_characters(data, left_of_all - LAST_LINE), 'those of this queue', logs_bytes_max()), true
   end
-  if #data > room then
-    return last_line(whole_characters(data, room), most, 'it'), true
-  end
-  return data, false
+  return with_last_line(id, whole_characters(data, left - LAST_LINE), 'it', most), true
 end
 
 local function append_log(e)
@@ -93,9 +98,11 @@ local function append_log(e)
   if known < ends then
     if not job.log_full then
       local data, is_last = fitting(e.job_id, job, e.fence, string.sub(e.data, known - e.offset + 1))
-      call('APPEND', k_log .. e.job_id, data)
-      count_log_bytes(#data)
-      count('log_bytes', #data)
+      if data ~= '' then
+        call('APPEND', k_log .. e.job_id, data)
+        count_log_bytes(#data)
+        count('log_bytes', #data)
+      end
       if is_last then
         set('log_full', '1')
       end

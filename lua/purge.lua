@@ -17,6 +17,7 @@ local function purge(e)
   if job.status ~= 'DEAD_LETTERED' then
     return {'NOT_DEAD', job.status}
   end
+  must_be('string', k_log .. e.job_id)
   erase(k_dead, {e.job_id})
   count('purged', 1)
   event('job.purged', e.job_id, 'DEAD_LETTERED')

@@ -272,7 +272,7 @@ def _idempotence(seen: Seen, record: Record) -> Iterator[Fault]:
 def _log(seen: Seen, record: Record) -> Iterator[Fault]:
     """A log is there when the record says so, and that of an ended job stands in `logs` since its end."""
     said = "log_fence" in record.fields
-    if said != bool(seen.log_bytes):
+    if said != bool(seen.log_bytes) and not (said and record.fields.get("log_full")):
         yield 9, f"its record knows {'a' if said else 'no'} log; {seen.log_bytes} bytes of one are there"
     if said and record.number("log_fence") > record.number("fence"):
         yield 4, f"its log was written under fence {record.fields['log_fence']}, which it never gave out"

@@ -18,7 +18,8 @@ METHODS = [
     for name in vars(sync)
     if not name.startswith("_") and callable(getattr(sync, name))
 ]
-RETURNS_ITS_OWN_KIND = {"hold"}
+RETURNS_ITS_OWN_KIND = {"follow_log", "hold"}
+"""Not awaited themselves, but what is done with what they return."""
 SAYS_MORE = {"close"}
 """Closing an async queue also answers the claims that wait in it."""
 
@@ -76,4 +77,4 @@ def test_constructors_are_the_same() -> None:
 @pytest.mark.parametrize(("sync", "aio", "name"), METHODS)
 def test_only_what_does_io_is_awaited(sync: type, aio: type, name: str) -> None:
     assert not inspect.iscoroutinefunction(getattr(sync, name))
-    assert inspect.iscoroutinefunction(getattr(aio, name)) is (name != "hold")
+    assert inspect.iscoroutinefunction(getattr(aio, name)) is (name not in RETURNS_ITS_OWN_KIND)

@@ -175,6 +175,20 @@ class Rig:
         """Give a lease back."""
         return self.one("release", **{**held.proof, **fields})
 
+    def append_log(self, held: Held, offset: int, data: str | bytes, *, sent: int | None = None) -> Reply:
+        """Append to a job's log; `sent`: bytes of the data as it was sent, when something was taken out."""
+        size = len(data.encode() if isinstance(data, str) else data) if sent is None else sent
+        return self.one("append_log", **{**held.proof, "offset": offset, "sent": size, "data": data})
+
+    def read_log(self, job_id: str, offset: int = 0, most: int = 1_000_000) -> Reply:
+        """Read a part of a job's log."""
+        return self.one("read_log", job_id=job_id, offset=offset, most=most)
+
+    def log(self, job_id: str) -> str | None:
+        """The log of a job as it is stored, None when there is none."""
+        found = self.client.get(f"{self.root}:log:{job_id}")
+        return None if found is None else _text(found)
+
     def cancel(self, job_id: str, **fields: Any) -> Reply:
         """Cancel a job."""
         return self.one("cancel", job_id=job_id, **fields)

@@ -8,6 +8,7 @@ LEASE = {"job_id": "job", "fence": 1, "lease_id": "0" * 32, "agent": "one"}
 
 SAMPLES: dict[str, tuple[dict[str, Any], ...]] = {
     "agents": ({"agent": "one"},),
+    "append_log": ({**LEASE, "offset": 0, "sent": 1, "data": "x"},),
     "cancel": ({"job_id": "job"},),
     "claim": ({"agent": "one", "lease_id": "0" * 32},),
     "complete": ({**LEASE, "outcome": "success"},),
@@ -20,7 +21,9 @@ SAMPLES: dict[str, tuple[dict[str, Any], ...]] = {
     "limits": (),
     "list": (),
     "pause": ({"paused": 1},),
+    "peek": (),
     "purge": ({"job_id": "job"},),
+    "read_log": ({"job_id": "job", "offset": 0, "most": 100},),
     "release": ({**LEASE, "delay_ms": 0},),
     "replay": ({"job_id": "job"},),
     "reprioritise": ({"job_id": "job", "priority": "HIGH"},),

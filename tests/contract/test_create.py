@@ -38,6 +38,9 @@ def test_a_new_queue_has_the_limits_of_the_design(rig: Rig) -> None:
         "retention_count": "10000",
         "tombstone_ms": "900000",
         "events_max": "10000",
+        "log_bytes_max": "8388608",
+        "logs_bytes_max": "1073741824",
+        "logs_bytes": "0",
     }
 
 

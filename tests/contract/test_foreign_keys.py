@@ -16,6 +16,7 @@ KEYS = (
     "meta", "ready:any", "ready:gpu", "scheduled:CRITICAL", "scheduled:HIGH", "scheduled:NORMAL", "scheduled:LOW",
     "blocked", "leased", "held:one", "held:two", "agent:one", "agents", "gone", "dead", "finished", "all", "spec",
     "result", "unique", "lanes", "tombs", "tombs_by_age", "stats", "events", "latency:MINUTE", "latency:all",
+    "logs", "log:running", "log:lost", "log:dead", "log:failed", "log:old",
     "job:queued", "job:due", "job:claimed", "job:running", "job:lost", "job:dead", "job:failed", "job:old",
 )  # fmt: skip
 WRITING = [verb for verb in verbs() if "no-writes" not in load(verb).header.flags and verb != "create"]
@@ -30,18 +31,22 @@ def furnish(rig: Rig) -> Leases:
     for job_id in ("buried", "old", "failed", "dead"):
         rig.enqueue(job_id, unique=job_id, max_attempts=1)
         outcome = {"dead": "failed", "failed": "rejected"}.get(job_id, "success")
-        rig.complete(rig.running(job_id=job_id), outcome)
+        held = rig.running(job_id=job_id)
+        rig.append_log(held, 0, f"{job_id} says this\n")
+        rig.complete(held, outcome)
         if job_id == "buried":
             rig.configure(retention_count=0)
             rig.upkeep()
             rig.configure(retention_count=1)
     rig.enqueue("lost", unique="lost")
     leases["lost"] = rig.running("two", lease_ms=20_000)
+    rig.append_log(leases["lost"], 0, "going to be lost\n")
     rig.live(19_900)
     for job_id in ("claimed", "running"):
         rig.enqueue(job_id, unique=job_id)
         leases[job_id] = rig.lease(start=int(job_id == "running"))
     rig.heartbeat(leases["running"])
+    rig.append_log(leases["running"], 0, "on its way\n")
     rig.enqueue("laned", lane="gpu", unique="laned")
     rig.enqueue("queued", "waiting", unique="")
     rig.client.hset(f"{rig.root}:job:queued", "unique", "queued")
@@ -54,6 +59,9 @@ def furnish(rig: Rig) -> Leases:
 def entries_of(verb: str, leases: Leases) -> tuple[dict[str, Any], ...]:
     """A call of a verb that has something to do in a furnished queue."""
     calls: dict[str, tuple[dict[str, Any], ...]] = {
+        "append_log": tuple(
+            {**leases[name].proof, "offset": 0, "sent": 30, "data": "x" * 30} for name in ("running", "lost")
+        ),
         "cancel": ({"job_id": "queued"}, {"job_id": "claimed"}),
         "claim": ({"agent": "one", "generation": 1, "lease_id": "c" * 32, "holding": ",", "max": 9},),
         "complete": tuple({**leases[name].proof, "outcome": "failed"} for name in ("running", "lost")),
@@ -83,7 +91,7 @@ def without_doubt(snapshot: dict[str, Any], root: str) -> dict[str, Any]:
 
 
 class Replaced:
-    """A key that holds a foreign text for a while."""
+    """A key that holds a foreign text for a while, or, where a text belongs, a foreign list."""
 
     def __init__(self, rig: Rig, name: str) -> None:
         self._client = rig.client
@@ -94,7 +102,10 @@ class Replaced:
         self._existed = self._client.exists(self._key)
         if self._existed:
             self._client.rename(self._key, self._saved)
-        self._client.set(self._key, "foreign")
+        if ":log:" in self._key:
+            self._client.rpush(self._key, "foreign")
+        else:
+            self._client.set(self._key, "foreign")
 
     def __exit__(self, *exc: object) -> None:
         self._client.delete(self._key)
@@ -155,7 +166,7 @@ def test_a_verb_that_moves_jobs_is_refused_whole_when_an_index_is_foreign(rig: R
     leases = furnish(rig)
     before = rig.snapshot()
 
-    for name in ("ready:any", "scheduled:NORMAL", "blocked", "leased", "dead", "finished", "stats", "events"):
+    for name in ("ready:any", "scheduled:NORMAL", "blocked", "leased", "dead", "finished", "logs", "stats", "events"):
         with Replaced(rig, name), pytest.raises(redis.exceptions.ResponseError):
             rig.run(verb, *entries_of(verb, leases))
     assert before == rig.snapshot()

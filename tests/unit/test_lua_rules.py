@@ -19,13 +19,13 @@ CHECKOUT = Path(__file__).parents[2]
 LUA = locate()
 FILES = sorted(str(path.relative_to(LUA)) for path in LUA.rglob("*.lua"))
 WRITES = {
-    "DEL", "EXPIRE", "HDEL", "HINCRBY", "HSET", "LTRIM", "PEXPIRE", "PUBLISH", "RPUSH", "SET", "XADD", "ZADD", "ZREM",
+    "APPEND", "DEL", "EXPIRE", "HDEL", "HINCRBY", "HSET", "LTRIM", "PEXPIRE", "PUBLISH", "RPUSH", "SET", "XADD", "ZADD", "ZREM",
     "ZREMRANGEBYRANK",
 }  # fmt: skip
 READS = {
-    "EXISTS", "GET", "HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "LRANGE", "PTTL", "TIME", "TYPE",
-    "XREVRANGE", "ZCARD", "ZCOUNT", "ZINTER", "ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE", "ZREVRANGE", "ZREVRANGEBYSCORE",
-    "ZREVRANK", "ZSCORE",
+    "EXISTS", "GET", "GETRANGE", "HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "LRANGE", "PTTL", "STRLEN", "TIME",
+    "TYPE", "XREVRANGE", "ZCARD", "ZCOUNT", "ZINTER", "ZMSCORE", "ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE", "ZREVRANGE",
+    "ZREVRANGEBYSCORE", "ZREVRANK", "ZSCORE",
 }  # fmt: skip
 FOLDERS = ("", "auth", "catalogue", "fleet")
 WHOLE = {
@@ -204,10 +204,10 @@ def test_only_verbs_that_write_nothing_say_so(verb: str) -> None:
     assert bool(commands & WRITES) == ("no-writes" not in load(verb).header.flags)
 
 
-def test_only_what_takes_new_work_in_is_refused_when_redis_is_full() -> None:
+def test_only_what_takes_something_new_in_is_refused_when_redis_is_full() -> None:
     refused = {verb for verb in verbs() if not load(verb).header.flags}
 
-    assert refused == {"create", "enqueue", "replay"}
+    assert refused == {"append_log", "create", "enqueue", "replay"}
 
 
 # -- names -----------------------------------------------------------------------------------------------

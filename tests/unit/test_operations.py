@@ -13,7 +13,7 @@ from hybridq import errors
 from hybridq.call import Call
 from hybridq.job import Backoff, Enqueued, JobSpec, Lease
 from hybridq.lifecycle import JobStatus, Priority
-from hybridq.ops import fleet, inspect, jobs, leases, queues
+from hybridq.ops import fleet, inspect, jobs, leases, logs, queues
 from hybridq.retry import JITTER_STEPS
 from hybridq.scripts import load, verbs
 
@@ -39,6 +39,7 @@ LEASE = Lease(
 )
 CALLS: dict[str, Callable[[], Call[Any]]] = {
     "agents": lambda: fleet.figures(ROOT, ["one"]),
+    "append_log": lambda: logs.append(ROOT, LEASE, 0, "said\n"),
     "cancel": lambda: jobs.cancel(ROOT, "a"),
     "claim": lambda: leases.claim(ROOT, queue="jobs", agent="one", lease_id="0" * 32),
     "complete": lambda: leases.complete(ROOT, LEASE),
@@ -51,7 +52,9 @@ CALLS: dict[str, Callable[[], Call[Any]]] = {
     "limits": lambda: queues.limits(ROOT),
     "list": lambda: inspect.page(ROOT),
     "pause": lambda: queues.pause(ROOT, paused=True),
+    "peek": lambda: queues.peek(ROOT),
     "purge": lambda: jobs.purge(ROOT, ["a"]),
+    "read_log": lambda: logs.read(ROOT, "a"),
     "release": lambda: leases.release(ROOT, LEASE),
     "replay": lambda: jobs.retry(ROOT, "a"),
     "reprioritise": lambda: jobs.reprioritise(ROOT, "a", "HIGH"),
