@@ -18,6 +18,7 @@ from . import (
     _fleet,
     _jobs,
     _keys,
+    _logs,
     _queue,
     _serve,
     _server,
@@ -49,7 +50,7 @@ def hybridq() -> None:
 
 for command in (
     *(_demo.demo, _serve.up, _serve.serve, _agent.agent, _unit.agent_unit, _worker.worker),
-    *(_enqueue.enqueue, _jobs.jobs, _jobs.job),
+    *(_enqueue.enqueue, _jobs.jobs, _jobs.job, _logs.logs),
     *(_steer.cancel, _steer.retry, _steer.priority, _dead.dead),
     *(_queue.stats, _queue.pause, _queue.resume),
     *(_fleet.agents, _fleet.pools),

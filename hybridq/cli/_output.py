@@ -55,6 +55,13 @@ class Printer:
         raw = msgspec.json.encode(value)
         click.echo((msgspec.json.format(raw, indent=2) if sys.stdout.isatty() else raw).decode())
 
+    def line_of_json(self, value: Any) -> None:
+        """Print one of several JSON documents, each on a line of its own, as it comes."""
+        import msgspec
+
+        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+        sys.stdout.flush()
+
     def line(self, text: str) -> None:
         """Print a line of text."""
         click.echo(visible(text))
