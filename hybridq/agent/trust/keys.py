@@ -77,6 +77,14 @@ class VerifyKey(_Key):
     prefix: ClassVar[str] = "hqverify_"
     private: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        from nacl.bindings import crypto_core_ed25519_is_valid_point, has_crypto_core_ed25519
+
+        _Key.__post_init__(self)
+        # Under a point of small order some signatures hold for whatever they are put.
+        if has_crypto_core_ed25519 and not crypto_core_ed25519_is_valid_point(self.raw):
+            raise KeyUnusable(f"{self.prefix}…: no public key of Ed25519")
+
     @property
     def id(self) -> str:
         """What signatures call the key."""

@@ -86,11 +86,12 @@ class Replays:
 
     def _load(self) -> None:
         with contextlib.suppress(FileNotFoundError):
-            for line in self._path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            # What follows the last newline was torn by a crash, before anybody was answered.
+            for line in self._path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
                 found = _LINE.fullmatch(line)
                 if found:
                     self._seen.setdefault((found[2], found[3]), (int(found[1]), found[4]))
-        # Written anew, so that a line that a crash tore does not swallow the next.
+        # Written anew, so that the next line does not follow a torn one.
         self._rewrite()
 
     def _tidy(self, now: float) -> None:

@@ -25,7 +25,7 @@ from typing import Any, Final
 from ...errors import PayloadTooLarge, UsageError
 from ...keys import validate_name
 from .canonical import NotPortable, canonical, parse
-from .keys import KEY_BYTES, OpenKey, SealKey
+from .keys import KEY_BYTES, KeyUnusable, OpenKey, SealKey
 from .rejected import Rejected
 
 __all__ = ["Opened", "seal", "unseal"]
@@ -55,6 +55,7 @@ def seal(
 
     With `pool` or `job_id` agents refuse it in any other job. Raises `UsageError`.
     """
+    from nacl.exceptions import CryptoError
     from nacl.public import PublicKey, SealedBox
     from nacl.secret import Aead
     from nacl.utils import random
@@ -73,7 +74,11 @@ def seal(
     key = random(KEY_BYTES)
     head = MAGIC + bytes([len(to)])
     for recipient in to:
-        head += recipient.id[:KEY_ID_CHARS].encode() + SealedBox(PublicKey(recipient.raw)).encrypt(key)
+        try:
+            box = SealedBox(PublicKey(recipient.raw)).encrypt(key)
+        except (CryptoError, RuntimeError):
+            raise KeyUnusable(f"{recipient.prefix}…: no public key of X25519") from None
+        head += recipient.id[:KEY_ID_CHARS].encode() + box
     text = base64.urlsafe_b64encode(head + Aead(key).encrypt(content, head, random(NONCE_BYTES))).decode().rstrip("=")
     if len(text) + len('{"sealed":""}') > PAYLOAD_BYTES_MAX:
         raise PayloadTooLarge("sealed payload", len(text), PAYLOAD_BYTES_MAX)
