@@ -8,28 +8,29 @@ the text before it is searched, and what escapes single characters (`%73`, `\\u0
 from __future__ import annotations
 
 import base64
+import json
 import quopri
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from .neutral import neutralise
+from .views import GAPS, decodings
 
-__all__ = ["CHARS_MIN", "GAPS", "Form", "forms_of"]
+__all__ = ["CHARS_MIN", "Form", "forms_of"]
 
 CHARS_MIN: Final = 4
 """Shorter values are not looked for: they would be found everywhere."""
-
-GAPS: Final = b" \t\r\n\b\0'\"`\\"
-"""What may stand inside a value without changing it: ends of lines, indents, quotes of a shell or of JSON."""
 
 LINE_CHARS_MIN: Final = 8
 LONG_BYTES: Final = 4096
 PIECE_BYTES: Final = 1024
 
 _RUNS: Final = re.compile(rb"[" + re.escape(GAPS) + rb"]+")
+_ENDS: Final = re.compile(rb"[\r\n\b\0]+")
 _SPACE: Final = re.compile(rb"[ \t\r\n\b\0]+")
 _LINE_ENDS: Final = re.compile(rb"(?:[\r\n]|\\+[rn])+")
 _FENCE: Final = re.compile(rb"-{2,5} ?(?:BEGIN|END) [A-Z0-9 ]{1,64}-{2,5}")
@@ -65,16 +66,24 @@ class Form:
                 needs.append((len(text), quotes))
         text += spelling[at:]
         if len(text) < CHARS_MIN:
-            return Form(spelling, None, (), as_is=True)
+            return Form(b"".join(part.strip(b" \t") for part in _ENDS.split(spelling)), None, (), as_is=True)
         return Form(bytes(text), None if loose else frozenset(spaced), tuple(needs))
 
 
 def forms_of(secret: bytes) -> Iterator[Form]:
-    """Yield what to look for. The secret is at least `CHARS_MIN` characters long."""
+    """Yield what to look for: nothing, for a value of less than `CHARS_MIN` characters."""
     secret = secret.strip()
+    if min(len(secret.decode("utf-8", "replace")), len(Form.of(secret).text)) < CHARS_MIN:
+        return
     for spelling in _texts(secret):
         yield from _pieces(spelling)
         yield from _pieces(spelling.replace(b" ", b"+"))
+        # A value that holds escapes itself loses them where the text around it is decoded.
+        for level in decodings(spelling):
+            yield from _pieces(level)
+    if Form.of(secret).as_is:
+        for spelling in _quoted(secret):
+            yield from _pieces(spelling)
     # What has several lines is told line by line as well: they are printed with something before each.
     lines = [line.strip() for line in _LINE_ENDS.split(secret)]
     if len(lines) > 1:
@@ -128,6 +137,21 @@ def _texts(secret: bytes) -> Iterator[bytes]:
     harmless = neutralise(text).encode()
     if harmless != secret:
         yield harmless
+
+
+def _quoted(secret: bytes) -> Iterator[bytes]:
+    """Yield what becomes of quotes, for values that consist of little else."""
+    text = secret.decode("utf-8", "replace")
+    yield shlex.quote(text)[1:-1].encode()
+    for inner in (json.dumps(text), repr(text), repr(secret)[1:]):
+        yield inner[1:-1].encode()
+        twice = json.dumps(inner[1:-1])[1:-1]
+        yield twice.encode()
+        yield json.dumps(twice)[1:-1].encode()
+    yield re.sub(rb'([$`"\\!])', rb"\\\1", secret)
+    yield re.sub(rb"(\W)", rb"\\\1", secret)
+    yield secret.replace(b'"', b'""')
+    yield secret.replace(b"'", b"''")
 
 
 def _coded(secret: bytes) -> Iterator[bytes]:

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from .forms import CHARS_MIN, GAPS, Form, forms_of
+from .forms import CHARS_MIN, Form, forms_of
 from .index import Index
-from .views import View, views_of
+from .views import GAPS, View, views_of
 
 __all__ = ["MARKER", "Redactor"]
 
@@ -129,24 +129,20 @@ class _Patterns:
         self.marker = MARKER.encode()
         self._secrets: set[bytes] = set()
         self._forms: dict[bytes, list[Form]] = {}
-        self._as_is: set[bytes] = set()
-        self._bare = self._raw = Index(())
+        self._bare = self._as_is = Index(())
         self._stale = False
 
     def __bool__(self) -> bool:
-        return bool(self._forms or self._as_is)
+        return bool(self._forms)
 
     def add(self, secret: bytes) -> None:
         if secret in self._secrets or not secret.strip():
             return
         self._secrets.add(secret)
-        if len(secret.strip().decode("utf-8", "replace")) < CHARS_MIN:
-            self.too_short += 1
-            return
-        for form in forms_of(secret):
-            if form.as_is:
-                self._as_is.add(form.text)
-            elif form not in (known := self._forms.setdefault(form.text, [])):
+        forms = list(forms_of(secret))
+        self.too_short += not forms
+        for form in forms:
+            if form not in (known := self._forms.setdefault(form.text, [])):
                 known.append(form)
         if secret in self.marker:
             self.marker = OTHER_MARKER.encode()
@@ -155,10 +151,11 @@ class _Patterns:
     def look(self, text: bytes) -> tuple[list[tuple[int, int]], int]:
         """Return where secrets stand, in order (some may overlap), and where one may have begun that is cut off."""
         if self._stale:
-            self._bare, self._raw = Index(self._forms), Index(self._as_is)
+            self._bare = Index(text for text, forms in self._forms.items() if not all(form.as_is for form in forms))
+            self._as_is = Index(text for text, forms in self._forms.items() if any(form.as_is for form in forms))
             self._stale = False
-        found = [(start, end) for start, end, _ in self._raw.find(text)]
-        upto = len(text) - self._raw.begun(text)
+        found: list[tuple[int, int]] = []
+        upto = len(text)
         for view in views_of(text):
             bare = view.bare()
             found += self._in(view, bare)
@@ -170,10 +167,14 @@ class _Patterns:
             begin, behind = bare.locate(start, end)
             if any(_is(form, view.data, begin, behind) for form in self._forms[literal]):
                 yield view.locate_raw(begin, behind)
+        for start, end, _ in self._as_is.find(view.data):
+            yield view.locate_raw(start, end)
 
     def _begun(self, view: View, bare: bytes) -> int:
         length = len(view.data)
         begins = [view.last(count, length)] if (count := self._bare.begun(bare)) else []
+        if count := self._as_is.begun(view.data):
+            begins.append(length - count)
         end = view.end
         if end < length:
             # An escape is cut off, and what stands before it may go on behind it.
@@ -181,6 +182,8 @@ class _Patterns:
             near = view.data[max(0, end - self._bare.longest * STRETCH) : end].translate(None, GAPS)
             if count := self._bare.begun(near):
                 begins.append(view.last(count, end))
+            if count := self._as_is.begun(view.data[:end]):
+                begins.append(end - count)
         return min((view.locate_raw(at, at + 1)[0] for at in begins), default=sys.maxsize)
 
 

@@ -3,7 +3,7 @@
     raw ─ joined: ends of lines and indents taken out ─ decoded: %73, \\u0073, \\x73, &#115; … ─ decoded again …
         └ soft: quoted-printable's soft line ends too ─ decoded: =73
 
-Each is searched without `forms.GAPS`. Making a view is a matter of a few calls into C; the map back (`source`) is only
+Each is searched without `GAPS`. Making a view is a matter of a few calls into C; the map back (`source`) is only
 made where something was found.
 """
 
@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final
 
-from .forms import GAPS
+__all__ = ["GAPS", "View", "decodings", "views_of"]
 
-__all__ = ["View", "views_of"]
+GAPS: Final = b" \t\r\n\b\0'\"`\\"
+"""What may stand inside a value without changing it: ends of lines, indents, quotes of a shell or of JSON."""
 
 LEVELS_MAX: Final = 3
 """How often an encoding may stand within another."""
@@ -31,16 +32,15 @@ _ENDS: Final = bytes.maketrans(b"\r\b\0", b"\n\n\n")
 _LINE_END: Final = re.compile(rb"[\r\n\b\0]")
 _RUNS: Final = re.compile(rb"[" + re.escape(GAPS) + rb"]+")
 _HEX: Final = rb"[0-9A-Fa-f]"
-_ESCAPE: Final = re.compile(
-    rb"%(?:H{2}|u H{4})"
-    rb"|\\(?<!\\\\)\\*+(?:"  # the first backslash of a row; a pattern that begins with bytes is much faster
-    rb"  (?:u001[bB]|x1[bB]|033|e)\[[0-9;]{0,32}[A-Za-z]"
-    rb"  |u[dD][89abAB]H{2}\\++u[dD][c-fC-F]H{2}"
-    rb"  |u H{4}|[ux]\{H{1,6}\}|U H{8}|x H{2}|[0-7]{3}|[nrtbf]"
-    rb")"
-    rb"|&(?:\#[0-9]{1,7}|\#[xX]H{1,6}|[A-Za-z][A-Za-z0-9]{1,31});".replace(b"H", _HEX),
-    re.VERBOSE,
+_ESCAPES: Final = (
+    rb"%(?:H{2}|uH{4})",
+    # The first backslash of a row; a pattern that begins with bytes is much faster than one that looks behind.
+    rb"\\(?<!\\\\)\\*+(?:(?:u001[bB]|x1[bB]|033|e)\[[0-9;]{0,32}[A-Za-z]|u[dD][89abAB]H{2}\\++u[dD][c-fC-F]H{2}"
+    rb"|uH{4}|[ux]\{H{1,6}\}|UH{8}|xH{2}|[0-7]{3}|[nrtbf])",
+    rb"&(?:#[0-9]{1,7}|#[xX]H{1,6}|[A-Za-z][A-Za-z0-9]{1,31});",
 )
+_FAMILIES: Final = [re.compile(escape.replace(b"H", _HEX)) for escape in _ESCAPES]
+_ESCAPE: Final = re.compile(b"|".join(_ESCAPES).replace(b"H", _HEX))
 _UNFINISHED: Final = re.compile(
     rb"(?:%(?:H?|u H{0,3})"
     rb"|(?<!\\)\\++(?:"
@@ -126,19 +126,37 @@ def views_of(raw: bytes) -> Iterator[View]:
     root = View(raw)
     plain = _joined(root, b" \t", _UNFINISHED)
     yield plain
-    view = plain
-    for _ in range(LEVELS_MAX):
-        decoded = _decoded(view, _ESCAPE, _meaning, _UNFINISHED) if _HINT.search(view.data) else view
-        if decoded is view:
-            break
-        yield decoded
-        view = decoded
+    for escape in _ways(plain.data):
+        view = plain
+        for _ in range(LEVELS_MAX):
+            decoded = _decoded(view, escape, _meaning, _UNFINISHED)
+            if decoded is view:
+                break
+            yield decoded
+            view = decoded
     if _SOFT.search(raw):
         soft = _joined(root, b" \t=", _QUOTED_UNFINISHED)
         yield soft
         decoded = _decoded(soft, _QUOTED, _quoted, _QUOTED_UNFINISHED)
         if decoded is not soft:
             yield decoded
+
+
+def decodings(text: bytes) -> Iterator[bytes]:
+    """Yield what a text becomes when the escapes in it are decoded, once, twice …, as long as there are any."""
+    for escape in _ways(text):
+        left = text
+        for _ in range(LEVELS_MAX):
+            left, n = escape.subn(lambda found: _meaning(found[0]), left)
+            if not n:
+                break
+            yield left
+
+
+def _ways(text: bytes) -> list[re.Pattern[bytes]]:
+    """Return the escapes to decode: all together, and each kind alone, lest what stands before hides the next."""
+    kinds = [kind for kind in _FAMILIES if kind.search(text)] if _HINT.search(text) else []
+    return kinds if len(kinds) < 2 else [_ESCAPE, *kinds]
 
 
 def _joined(view: View, ending: bytes, unfinished: re.Pattern[bytes]) -> View:
