@@ -25,6 +25,8 @@ log = structlog.get_logger("hybridq.api")
 POOLS_KEPT_S: Final = 30.0
 UPKEEP_S: Final = (1.0, 15.0)
 """A pool is looked after when its next job is due or its next lease ends, within these bounds."""
+TRIM_S: Final = 60.0
+"""A pool in which nothing waits and nothing is leased is looked after that often: with it old records are trimmed."""
 LOST_S: Final = 5.0
 REPLY_WAIT_S: Final = 2.5
 _jitter = random.Random()
@@ -34,6 +36,7 @@ class _Due(NamedTuple):
     at: float
     namespace: str
     pool: str
+    trim_at: float = 0.0
 
 
 class _Pools:
@@ -179,21 +182,25 @@ class Plane:
                     await self.known_pools(namespace)
             now = time.monotonic()
             while self._due and self._due[0].at <= now:
-                due = heapq.heappop(self._due)
-                heapq.heappush(self._due, due._replace(at=now + await self._upkeep(due)))
+                heapq.heappush(self._due, await self._upkeep(heapq.heappop(self._due)))
             await asyncio.sleep(_jitter.uniform(0.8, 1.2))
 
-    async def _upkeep(self, due: _Due) -> float:
-        """Do one step, and return in how many seconds the next is wanted."""
+    async def _upkeep(self, due: _Due) -> _Due:
+        """Do one step where something is due, and return when the next is wanted."""
         least, most = UPKEEP_S
+        queue, now = self.queue(due.namespace, due.pool), time.monotonic()
         try:
-            done = await self.queue(due.namespace, due.pool).upkeep()
+            next_s = await queue.due_in_s() if now < due.trim_at else 0.0
+            if next_s == 0.0:
+                done = await queue.upkeep()
+                if done.more:
+                    return due._replace(at=now, trim_at=now)
+                due, next_s = due._replace(trim_at=now + TRIM_S), done.next_due_s
         except HybridqError as problem:
             log.warning("upkeep.failed", component="upkeep", pool=due.pool, error_type=type(problem).__name__)
-            return most
-        if done.more:
-            return 0.0
-        return most if done.next_due_s is None else max(least, min(most, done.next_due_s)) * _jitter.uniform(0.9, 1.1)
+            next_s = most
+        wait_s = most if next_s is None else max(least, min(most, next_s))
+        return due._replace(at=now + wait_s * _jitter.uniform(0.9, 1.1))
 
     async def _free_lost(self, namespace: str) -> None:
         """Take the leases of agents that are gone; several processes may do it, each agent's go once."""

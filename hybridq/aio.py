@@ -194,7 +194,7 @@ class AsyncQueue(_base.QueueBase):
         make(NOBODY)  # what is wrong with the arguments is said before anything waits
         lot = self._open_lot()
         if wait_ms >= ASK_FIRST_MS:
-            return list(await lot.wait(Waiter(make, like, lasts_s or LEASE_S), wait_ms / 1000))
+            return list(await lot.wait(Waiter(make, like, lasts_s or LEASE_S, who), wait_ms / 1000))
         # A wait so short could be over before its first claim is answered: a job that is there is given first.
         ends = asyncio.get_running_loop().time() + wait_ms / 1000
         claimed = await self._coalescer.run(
@@ -203,7 +203,7 @@ class AsyncQueue(_base.QueueBase):
         left_s = ends - asyncio.get_running_loop().time()
         if claimed.leases or not wait_ms or left_s <= 0:
             return list(claimed.leases)
-        return list(await lot.wait(Waiter(make, like, lasts_s or LEASE_S), left_s))
+        return list(await lot.wait(Waiter(make, like, lasts_s or LEASE_S, who), left_s))
 
     async def start(self, lease: L) -> L:
         """Begin the work of a lease: the attempt is charged. Returns the lease, RUNNING. Harmless to repeat.
@@ -373,6 +373,13 @@ class AsyncQueue(_base.QueueBase):
         """Do one bounded step of what claims do on the way: reap lost leases, promote due jobs, trim old records."""
         return await self._run(queues.upkeep(self.root, now_ms=self._now_ms))
 
+    async def due_in_s(self) -> float | None:
+        """Return in how many seconds a claim or `upkeep` has something to do: 0 for now, None for never.
+
+        While jobs are claimable or leased that is now. It costs Redis next to nothing, and writes nothing.
+        """
+        return await self._run(queues.peek(self.root, now_ms=self._now_ms))
+
     async def configure(self, **limits: float) -> dict[str, float]:
         """Change limits of the queue: `lease_s max_queued max_dead retention_s retention_count tombstone_s events_max
         log_bytes_max logs_bytes_max`.
@@ -447,11 +454,14 @@ class AsyncQueue(_base.QueueBase):
         self._check_usable()
         if self._lot is None:
             bell = AsyncBell.shared(self.connector)
-            self._lot = Lot(self._coalescer, bell, bell_channel(self.root), self._give_back)
+            self._lot = Lot(self._coalescer, bell, bell_channel(self.root), self._give_back, self._peek)
         return self._lot
 
     async def _give_back(self, lease: Lease) -> Finished:
         return await self._coalescer.run(leases.release(self.root, lease, now_ms=self._now_ms))
+
+    def _peek(self) -> Call[float | None]:
+        return queues.peek(self.root, now_ms=self._now_ms)
 
     def _check_usable(self) -> None:
         self._check_open()

@@ -34,15 +34,20 @@ _TROUBLE: Final = (redis.exceptions.RedisError, redis.exceptions.RedisClusterExc
 
 
 class Ring(msgspec.Struct, frozen=True):
-    """What a message says: `jobs` became claimable, or something is due in `due_in_s`. A reconnect says neither."""
+    """What a message says: `jobs` became claimable, something is due in `due_in_s`, or claims of an `agent` are
+    answered otherwise from now on. A reconnect says none of it.
+    """
 
     jobs: int = 0
     due_in_s: float | None = None
+    agent: str | None = None
 
     @classmethod
     def read(cls, data: bytes) -> Ring:
-        """Return the ring in a message: `<lane> <n>` or `due <ms>`; anything else is a ring without a hint."""
+        """Return the ring in a message: `<lane> <n>`, `due <ms>` or `agent <name>`; else a ring without a hint."""
         kind, _, number = data.partition(b" ")
+        if kind == b"agent":
+            return cls(agent=number.decode())
         if not number.isdigit():
             return cls()
         return cls(due_in_s=int(number) / 1000) if kind == b"due" else cls(jobs=int(number))

@@ -364,6 +364,13 @@ class Queue(_base.QueueBase):
         """Do one bounded step of what claims do on the way: reap lost leases, promote due jobs, trim old records."""
         return self._run(queues.upkeep(self.root, now_ms=self._now_ms))
 
+    def due_in_s(self) -> float | None:
+        """Return in how many seconds a claim or `upkeep` has something to do: 0 for now, None for never.
+
+        While jobs are claimable or leased that is now. It costs Redis next to nothing, and writes nothing.
+        """
+        return self._run(queues.peek(self.root, now_ms=self._now_ms))
+
     def configure(self, **limits: float) -> dict[str, float]:
         """Change limits of the queue: `lease_s max_queued max_dead retention_s retention_count tombstone_s events_max
         log_bytes_max logs_bytes_max`.

@@ -3,6 +3,7 @@
 Parking is level-triggered: a waiter registers, then claims, then sleeps; a ring makes the lot claim for as many
 waiters as jobs were announced, oldest first, and go on until a claim comes back empty. A ring while a claim is under
 way is remembered. A job whose waiter is gone goes to the next that asked for the same, else it is released.
+Now and then the lot looks in without a ring: it peeks, and claims when something calls for it, or for the upkeep.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ log = structlog.get_logger("hybridq")
 BATCH_MAX: Final = 50
 LOOK_AGAIN_S: Final = 0.02
 """The script does its upkeep no more often than that, so looking again sooner finds nothing new."""
+UPKEEP_S: Final = 60.0
+"""An idle queue gets a claim that often: with it old records are trimmed."""
 
 
 class Waiter:
     """One claim that waits: how to make its call, and whom to tell."""
 
-    def __init__(self, make: Callable[[str], Call[Claimed]], like: tuple[Any, ...], lease_s: float) -> None:
-        self.make, self.like, self.lease_s = make, like, lease_s
+    def __init__(self, make: Callable[[str], Call[Claimed]], like: tuple[Any, ...], lease_s: float, agent: str) -> None:
+        self.make, self.like, self.lease_s, self.agent = make, like, lease_s, agent
         self.future: asyncio.Future[tuple[Lease, ...]] = asyncio.get_running_loop().create_future()
 
     @property
@@ -52,12 +55,16 @@ class Lot:
         bell: AsyncBell,
         channel: str,
         release: Callable[[Lease], Coroutine[Any, Any, Any]],
+        peek: Callable[[], Call[float | None]],
     ) -> None:
         self._coalescer, self._bell, self._channel, self._release = coalescer, bell, channel, release
+        self._peek = peek
         self._waiters: deque[Waiter] = deque()
         self._news = asyncio.Event()
         self._announced = 0
+        self._called: set[str] = set()
         self._due_at: float | None = None
+        self._claimed_at = 0.0
         self._pump: asyncio.Task[None] | None = None
         self._releases: set[asyncio.Task[Any]] = set()
 
@@ -127,7 +134,10 @@ class Lot:
         self._news.set()
 
     def _heard(self, ring: Ring) -> None:
-        if ring.due_in_s is None:
+        if ring.agent is not None:
+            self._called.add(ring.agent)
+            self._news.set()
+        elif ring.due_in_s is None:
             self._announce(max(1, ring.jobs))
         else:
             due_at = asyncio.get_running_loop().time() + ring.due_in_s
@@ -154,9 +164,10 @@ class Lot:
     async def _sleep(self) -> None:
         if not self._waiters:
             self._announced, self._due_at = 0, None
+            self._called.clear()
             await self._news.wait()
             return
-        if self._announced:
+        if self._announced or self._called:
             return
         now = asyncio.get_running_loop().time()
         longest = fallback_s(min(waiter.lease_s for waiter in self._waiters))
@@ -167,13 +178,28 @@ class Lot:
             async with asyncio.timeout(max(0.0, until - now)):
                 await self._news.wait()
         except TimeoutError:
-            self._announced = max(1, self._announced)
+            if until < now + longest or now - self._claimed_at > UPKEEP_S or await self._calls_for_a_claim():
+                self._announced = max(1, self._announced)
+
+    async def _calls_for_a_claim(self) -> bool:
+        """Look in without a ring; what is due later is remembered."""
+        try:
+            due_in_s = await self._coalescer.run(self._peek())
+        except HybridqError:
+            return True  # the claim says what is wrong
+        if due_in_s:
+            self._heard(Ring(due_in_s=due_in_s))
+        return due_in_s == 0
 
     async def _claim_until_empty(self) -> None:
-        while self._announced and self._waiters:
+        while (self._announced or self._called) and self._waiters:
             wanted, self._announced = self._announced, 0
+            called, self._called = self._called, set()
             self._due_at = None
-            batch = [waiter for waiter in self._waiters if not waiter.gone][: min(wanted, BATCH_MAX)]
+            self._claimed_at = asyncio.get_running_loop().time()
+            waiting = [waiter for waiter in self._waiters if not waiter.gone]
+            batch = [waiter for place, waiter in enumerate(waiting) if place < wanted or waiter.agent in called]
+            batch = batch[:BATCH_MAX]
             outcomes = await asyncio.gather(*(self._claim(waiter) for waiter in batch))
             if any(outcome == "jobs" for outcome in outcomes) and not any(outcome == "empty" for outcome in outcomes):
                 self._announced += 2 * len(batch)

@@ -15,7 +15,7 @@
 --- WRITES   result: one field a record with a history, at most 32 lines, deleted with the record
 --- RETURNS  ENLISTED freed more | SUPERSEDED
 --- FLAGS    allow-oom
---- COST     O(log n) a lease; 4 calls an agent, 1 a lease looked at, at most 1,000, and 8 a lease freed, at most 50 a call
+--- COST     O(log n) a lease; 5 calls an agent, 1 a lease looked at, at most 1,000, and 8 a lease freed, at most 50 a call
 local FREE_MAX = 50
 local LOOK_MAX = 1000
 local GONE_MAX = 10000
@@ -44,8 +44,8 @@ local function is_over(e, job)
 end
 
 local function enlist(e)
-  local known = call('HMGET', k_agent .. e.agent, 'generation')[1]
-  if int(known) > e.generation then
+  local known = call('HMGET', k_agent .. e.agent, 'generation', 'drain', 'capacity')
+  if int(known[1]) > e.generation then
     return {'SUPERSEDED'}
   end
   local held = e.free ~= 'none' and call('ZRANGE', k_held .. e.agent, 0, LOOK_MAX - 1) or {}
@@ -55,6 +55,10 @@ local function enlist(e)
     call('ZADD', k_gone, now_text, e.agent)
   else
     call('ZREM', k_gone, e.agent)
+  end
+  if known[1] and (int(known[1]) < e.generation or known[2] ~= tostring(e.drain) or known[3] ~= tostring(e.capacity)) then
+    -- Its claims that wait would be answered otherwise now, and no job wakes them.
+    call('PUBLISH', k_bell, 'agent ' .. e.agent)
   end
   local freed, more = 0, 0
   for _, id in ipairs(held) do

@@ -12,7 +12,7 @@ from ..job import Limits, Pause, Upkeep
 from ..keys import catalogue_root, queue_root, validate_name
 from . import _args
 
-__all__ = ["catalogue", "configure", "create", "found", "limits", "note", "pause", "upkeep"]
+__all__ = ["catalogue", "configure", "create", "found", "limits", "note", "pause", "peek", "upkeep"]
 
 _LIMITS: Final[dict[str, tuple[str, float, float]]] = {
     "lease_s": ("lease_ms", 1, 3600),
@@ -118,6 +118,18 @@ def pause(root: str, *, paused: bool, reason: str | None = None, by: str | None 
         )
 
     return _args.simple("pause", root, now_ms, [entry], decode)
+
+
+def peek(root: str, *, now_ms: int = 0) -> Call[float | None]:
+    """Look whether a claim or upkeep has something to do. Value: in how many seconds, 0 for now, None for never."""
+
+    def decode(replies: Sequence[Reply]) -> float | None:
+        tag, *due = replies[0]
+        if tag == b"BUSY":
+            return 0.0
+        return None if int(due[0]) < 0 else to_s(int(due[0]))
+
+    return _args.simple("peek", root, now_ms, [], decode, common=("any",))
 
 
 def upkeep(root: str, *, now_ms: int = 0) -> Call[Upkeep]:

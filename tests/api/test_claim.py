@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.client import Api, instant, problem, wait_until
+from tests.api.client import Agent, Api, instant, problem, took, wait_until
 from tests.api.test_queue_jobs import JOB_KEYS, claim, end, enqueue
 
 NO_TOKEN = f"1.{'0' * 32}"
@@ -197,6 +197,36 @@ def test_a_draining_agent_gets_nothing_and_is_told_so(api: Api) -> None:
 
     assert problem(agent.claim(), 404, "agent_draining")["drain"] is True
     assert problem(agent.claim(wait_seconds=5), 404, "agent_draining")["drain"] is True
+
+
+@pytest.mark.parametrize("by", ["status", "deregister", "register"])
+def test_a_claim_that_waits_is_answered_when_its_agent_is_steered(api: Api, by: str) -> None:
+    """And nobody else's: the others wait on."""
+    agent, other = api.agent("builder", boot_id="one"), api.agent("other")
+    answers: dict[str, Any] = {}
+
+    def wait(who: Agent) -> None:
+        answers[who.agent_id] = who.claim(wait_seconds=30)
+
+    threads = [threading.Thread(target=wait, args=(who,), daemon=True) for who in (agent, other)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: parked(api, api.admin) == 2, 10, what="both claims are parked")
+    if by == "status":
+        assert api.patch("/api/agents/builder/status", {"status": "DRAINING"}).status_code == 200
+    elif by == "deregister":
+        assert api.post("/api/agents/builder/deregister", {}).status_code == 200
+    else:
+        api.agent("builder", boot_id="two")
+
+    with took(2):
+        threads[0].join(5)
+    status, code = (404, "agent_draining") if by == "status" else (410, "session_superseded")
+    assert problem(answers["builder"], status, code).get("drain") is (True if by == "status" else None)
+    assert parked(api, api.admin) == 1
+    made = enqueue(api)
+    threads[1].join(10)
+    assert answers["other"].json()["job"]["id"] == made["id"]
 
 
 def test_a_new_session_ends_what_the_old_one_waits_for(api: Api) -> None:

@@ -20,10 +20,12 @@ from tests.api.raw import Line, Reply, allow_open_files
 
 PARKED = int(os.environ.get("HYBRIDQ_TEST_PARKED", "300"))
 ENQUEUED = min(120, PARKED // 2)
-IDLE_S = 6.0
+IDLE_S = 6.0 if PARKED < 2000 else 25.0
 SENT_PER_S_MAX = 5.0
-RAN_PER_S_MAX = 40.0
-"""A script of upkeep runs a dozen commands; the sum does not grow with the number of claims."""
+RAN_PER_S_MAX = 5.0
+"""Those inside scripts counted too; the sum does not grow with the number of claims."""
+RAN_ONCE_MAX = 60 if PARKED < 2000 else 0
+"""Once a minute the pool is looked after whether something is due or not; in a short time that may show."""
 LAST_WORD = "this was the idle time"
 OURS = ("cmdstat_info", "cmdstat_echo", "cmdstat_monitor")
 P99_MAX_S = 0.25
@@ -51,7 +53,7 @@ async def test_parked_claims_cost_nothing_and_one_job_wakes_one(redis_url: str, 
             print(f"idle: {sent:.2f} commands/s sent to Redis; {ran:.2f} run there, with those inside scripts")
             assert not replies.came
             assert sent < SENT_PER_S_MAX
-            assert ran < RAN_PER_S_MAX
+            assert ran < RAN_PER_S_MAX + RAN_ONCE_MAX / IDLE_S
 
             # Opened late: a connection that says nothing for 10 s is closed.
             enqueuer = await stack.enter_async_context(Line(api.port))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.conftest import servers_only
 from tests.contract.harness import LEASE_MS, NOW, SPEC, Rig
 
 
@@ -219,3 +220,79 @@ def test_a_paused_queue_says_so(rig: Rig) -> None:
     rig.one("pause", paused=1)
 
     assert stats(rig)[0]["paused"] == "1"
+
+
+# -- peek ------------------------------------------------------------------------------------------------
+
+
+def peek(rig: Rig, **said: Any) -> list[Any]:
+    """What a peek says; it changes nothing."""
+    before = rig.snapshot()
+    [answer] = rig.run("peek", **said)
+    assert before == rig.snapshot()
+    return list(answer)
+
+
+def test_an_empty_queue_is_quiet_and_nothing_is_ever_due(rig: Rig) -> None:
+    assert peek(rig) == ["QUIET", -1]
+
+
+def test_a_queue_whose_jobs_have_ended_is_quiet(rig: Rig) -> None:
+    rig.enqueue("done")
+    rig.complete(rig.running())
+    rig.enqueue("dead", max_attempts=1)
+    rig.complete(rig.running(), "failed")
+
+    assert peek(rig) == ["QUIET", -1]
+
+
+def test_a_claimable_job_calls_for_a_claim_until_the_queue_is_paused(rig: Rig) -> None:
+    rig.enqueue("a")
+    assert peek(rig) == ["BUSY"]
+    rig.run("pause", {"paused": 1})
+    assert peek(rig) == ["QUIET", -1]
+
+
+def test_a_job_of_a_lane_calls_only_for_those_who_may_take_it(rig: Rig) -> None:
+    rig.client.hset(f"{rig.root}:lanes", "gpu", "{}")
+    rig.enqueue("a", lane="gpu")
+
+    assert peek(rig) == ["QUIET", -1]
+    assert peek(rig, lanes="any,gpu") == ["BUSY"]
+
+
+@pytest.mark.parametrize("paused", [0, 1])
+def test_a_lease_that_is_out_calls_for_a_claim(rig: Rig, paused: int) -> None:
+    """Whoever claims leaves a mark of the look, by which a lost lease is told from an outage; a peek leaves none."""
+    rig.enqueue("a")
+    held = rig.lease()
+    rig.run("pause", {"paused": paused})
+    assert peek(rig) == ["BUSY"]
+    rig.start(held)
+    assert peek(rig) == ["BUSY"]
+
+
+def test_the_first_job_that_will_be_due_is_told_whatever_its_priority(rig: Rig) -> None:
+    rig.enqueue("a", priority="CRITICAL", delay_ms=9000)
+    rig.enqueue("b", priority="LOW", delay_ms=4000)
+
+    assert peek(rig) == ["QUIET", "4000"]
+    rig.now += 3999
+    assert peek(rig) == ["QUIET", "1"]
+    rig.now += 1
+    assert peek(rig) == ["BUSY"]
+
+
+@servers_only
+def test_a_peek_into_a_queue_where_nothing_waits_is_three_calls(rig: Rig) -> None:
+    rig.enqueue("done")
+    rig.complete(rig.running())
+    before = rig.client.info("commandstats")
+    rig.run("peek")
+    after = rig.client.info("commandstats")
+
+    made = {name: stat["calls"] - before.get(name, {"calls": 0})["calls"] for name, stat in after.items()}
+    assert sum(made[name] for name in ("cmdstat_exists", "cmdstat_hmget")) == 3
+    assert {name for name, n in made.items() if n} <= {
+        "cmdstat_exists", "cmdstat_hmget", "cmdstat_eval", "cmdstat_evalsha", "cmdstat_info", "cmdstat_script|load",
+    }  # fmt: skip

@@ -180,6 +180,7 @@ MUTANTS = (
     Mutant("a claim forgets its session", test_enlist, "    set('session', text_of(e.generation))\n"),
     Mutant("an ended lease keeps its session", test_enlist, "'request', 'session', 'claimed_ms'",
            "'request', 'claimed_ms'"),
+    Mutant("claims of an agent are not called", test_rings, "    call('PUBLISH', k_bell, 'agent ' .. e.agent)\n"),
     Mutant("what a superseded session began costs nothing", test_enlist,
            "(e.free == 'supersede' and begun)", "false"),
     Mutant("what nobody confirmed is charged", test_enlist, "job.status == 'RUNNING' and job.confirmed\n  if e.free",

@@ -119,3 +119,30 @@ def test_claims_and_looks_ring_nothing(rig: Rig) -> None:
     entry = {"job_id": "a"}
 
     assert rung(rig, lambda: (rig.claim(), rig.claim(), rig.run("describe", entry), rig.run("stats"))) == []
+
+
+# -- agents whose claims are answered otherwise -----------------------------------------------------------
+
+
+def enlist(rig: Rig, **said: object) -> Callable[[], object]:
+    return lambda: rig.one("enlist", **{"agent": "one", "generation": 5, "capacity": 2, **said})
+
+
+def test_claims_of_an_agent_that_is_to_drain_are_called(rig: Rig) -> None:
+    enlist(rig)()
+
+    assert rung(rig, enlist(rig, drain=1)) == ["agent one"]
+    assert rung(rig, enlist(rig, drain=0)) == ["agent one"]
+
+
+@pytest.mark.parametrize("said", [{"generation": 6}, {"capacity": 0}, {"capacity": 3}])
+def test_what_changes_the_answer_to_an_agent_calls_its_claims(rig: Rig, said: dict[str, int]) -> None:
+    enlist(rig)()
+
+    assert rung(rig, enlist(rig, **said)) == ["agent one"]
+
+
+@pytest.mark.parametrize("said", [{}, {"generation": 4}])
+def test_what_changes_nothing_of_an_agent_calls_nobody(rig: Rig, said: dict[str, int]) -> None:
+    assert rung(rig, enlist(rig)) == []
+    assert rung(rig, enlist(rig, **said)) == []
