@@ -29,6 +29,7 @@ from ..bodies import (
     Start,
     raw_value,
 )
+from ..following import following_of
 from ..http.answer import Answer
 from ..http.names import split_full_id
 from ..http.problems import Problem, Reason, invalid
@@ -404,6 +405,7 @@ async def complete_lease(request: Request) -> Completed:
             finished = await _finish(queue, proof, body)
         else:
             finished, leases, drain = await _finish_and_claim(request, queue, proof, body.claim_next, holding)
+    following_of(request.plane).wake(queue.namespace, queue.name, proof.job_id)
     if body.outcome == "rejected" and not finished.replayed:
         await audit_rejection(request, request.path["id"], raw_value(body.error))
     [view, (following, _)] = await asyncio.gather(_view_after(queue, finished), _claimed_views(queue, leases))

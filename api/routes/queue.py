@@ -35,6 +35,7 @@ from ..bodies import (
     tags_of,
     unsupported_of,
 )
+from ..following import following_of
 from ..grants import check_pool
 from ..http.answer import Answer, etag_of
 from ..http.problems import Problem, Reason, invalid, problem_of
@@ -496,6 +497,7 @@ async def queue_stats(request: Request) -> Answer:
 async def cancel_job(request: Request) -> Answer:
     queue, job_id = await queue_behind(request)
     cancelled = await queue.cancel(job_id)
+    following_of(request.plane).wake(queue.namespace, queue.name, job_id)
     await audit(request, "job.cancel", request.path["id"])
     job = await queue.job(job_id)
     still_leased = cancelled.requested and job.status.value not in TERMINAL
