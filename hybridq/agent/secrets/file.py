@@ -53,12 +53,16 @@ class FileSecrets:
         if not _is_below(path, within):
             raise SecretUnavailable(ref, "a link leads out of what the rule allows")
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(handle, "rb") as file:
+        try:
             self._check(ref, path, os.fstat(handle))
-            content = file.read(FILE_BYTES_MAX + 1)
-        if len(content) > FILE_BYTES_MAX:
-            raise SecretUnavailable(ref, f"the file is larger than {FILE_BYTES_MAX} bytes")
-        return content
+            content = bytearray()
+            while piece := os.read(handle, FILE_BYTES_MAX):
+                content += piece
+                if len(content) > FILE_BYTES_MAX:
+                    raise SecretUnavailable(ref, f"the file is larger than {FILE_BYTES_MAX} bytes")
+        finally:
+            os.close(handle)
+        return bytes(content)
 
     def _check(self, ref: SecretRef, path: str, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):

@@ -65,7 +65,7 @@ def _rule(line: str) -> _Rule:
     pool, pattern = pool.strip(), pattern.strip()
     if not _POOL.fullmatch(pool):
         raise RuleMalformed(line, "before = stands a pool's name, perhaps with *")
-    if not SecretRef(_WILD.sub("x", pattern)).well_formed:
+    if "*" in pattern.partition("://")[0] or not SecretRef(_WILD.sub("x", pattern)).well_formed:
         raise RuleMalformed(
             line, "it must be [POOL=]scheme://path#field, where * and ** may stand for parts of the path"
         )

@@ -47,7 +47,10 @@ class VaultSecrets:
 
     def _url(self, ref: SecretRef, mount: str, path: str) -> str:
         address = self._environ.get("VAULT_ADDR", "").rstrip("/")
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+        except ValueError:
+            raise SecretUnavailable(ref, "the agent's VAULT_ADDR is none") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SecretUnavailable(ref, "the agent has no VAULT_ADDR")
         if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
@@ -97,7 +100,7 @@ class VaultSecrets:
                     raise SecretUnavailable(ref, _SAID.get(answer.status_code, f"Vault said {answer.status_code}"))
         try:
             fields = msgspec.json.decode(body)["data"]["data"]
-        except (msgspec.MsgspecError, LookupError, TypeError):
+        except (msgspec.MsgspecError, LookupError, TypeError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
             raise SecretUnavailable(ref, "Vault's answer is none of a KV version 2 mount")
