@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .neutral import neutralise
-from .views import GAPS, decodings
+from .views import CONTROLS, GAPS, decodings
 
 __all__ = ["CHARS_MIN", "Form", "forms_of"]
 
@@ -30,8 +30,8 @@ LONG_BYTES: Final = 4096
 PIECE_BYTES: Final = 1024
 
 _RUNS: Final = re.compile(rb"[" + re.escape(GAPS) + rb"]+")
-_ENDS: Final = re.compile(rb"[\r\n\b\0]+")
-_SPACE: Final = re.compile(rb"[ \t\r\n\b\0]+")
+_ENDS: Final = re.compile(rb"[" + re.escape(CONTROLS) + rb"]")
+_SPACE: Final = re.compile(rb"[ \t" + re.escape(CONTROLS) + rb"]+")
 _LINE_ENDS: Final = re.compile(rb"(?:[\r\n]|\\+[rn])+")
 _FENCE: Final = re.compile(rb"-{2,5} ?(?:BEGIN|END) [A-Z0-9 ]{1,64}-{2,5}")
 
@@ -66,7 +66,7 @@ class Form:
                 needs.append((len(text), quotes))
         text += spelling[at:]
         if len(text) < CHARS_MIN:
-            return Form(b"".join(part.strip(b" \t") for part in _ENDS.split(spelling)), None, (), as_is=True)
+            return Form(b"\n".join(part.strip(b" \t") for part in _ENDS.split(spelling)), None, (), as_is=True)
         return Form(bytes(text), None if loose else frozenset(spaced), tuple(needs))
 
 

@@ -23,7 +23,7 @@ _PARAMETERS: Final = r"[0-?\x00-\x17\x19\x1c-\x1f\x7f]{0,256}[ -/]{0,16}"
 _ESCAPES: Final = (
     rf"(?:\x1b\[|\x9b){_PARAMETERS}[@-~]"
     rf"|(?:\x1b[\]PX^_]|[\x90\x98\x9d\x9e\x9f]){_STRING}(?:\x07|\x1b\\|\x9c|\x18|\x1a)"
-    r"|\x1b[ -/]{0,16}[0-Z\\^-~]"
+    r"|\x1b[ -/]{1,16}[0-~]|\x1b[78<=>DEHMNOPXZ\\^_cn-o|}~]"
 )
 _BREAKS: Final = "\x0b\x0c\x85\u2028\u2029"
 """Ends of lines by other names."""

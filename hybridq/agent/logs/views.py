@@ -1,6 +1,6 @@
 """A text as it would read without what hides a secret in it, and where each byte of that came from.
 
-    raw ─ joined: ends of lines and indents taken out ─ decoded: %73, \\u0073, \\x73, &#115; … ─ decoded again …
+    raw ─ joined: ends of lines, indents, controls taken out ─ decoded: %73, \\u0073, \\x73, &#115; … ─ decoded again …
         └ soft: quoted-printable's soft line ends too ─ decoded: =73
 
 Each is searched without `GAPS`. Making a view is a matter of a few calls into C; the map back (`source`) is only
@@ -16,9 +16,12 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["GAPS", "View", "decodings", "views_of"]
+__all__ = ["CONTROLS", "GAPS", "View", "decodings", "views_of"]
 
-GAPS: Final = b" \t\r\n\b\0'\"`\\"
+CONTROLS: Final = bytes([*range(9), *range(10, 32), 127])
+"""Line ends are among them: what stands here takes no part in a word."""
+
+GAPS: Final = CONTROLS + b" \t'\"`\\"
 """What may stand inside a value without changing it: ends of lines, indents, quotes of a shell or of JSON."""
 
 LEVELS_MAX: Final = 3
@@ -28,8 +31,14 @@ NEAR_BYTES: Final = 256
 Edit = tuple[int, int, int, int]
 """Begin and end in the source, begin and end here; all between edits is the same in both."""
 
-_ENDS: Final = bytes.maketrans(b"\r\b\0", b"\n\n\n")
-_LINE_END: Final = re.compile(rb"[\r\n\b\0]")
+_ENDS: Final = bytes.maketrans(CONTROLS, b"\n" * len(CONTROLS))
+_LINE_END: Final = re.compile(rb"[" + re.escape(CONTROLS) + rb"]")
+_UNSEEN: Final = re.compile(
+    rb"\x1b[\[\]]|\xc2[\x80-\x9f\xad]|\xd8\x9c|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xb8[\x80-\x8f]"
+    rb"|\xef\xbb\xbf|\xf3\xa0[\x80-\x87][\x80-\xbf]"
+    rb"|(?:[\xc2\xd8]|\xe2[\x80\x81]?|\xef[\xb8\xbb]?|\xf3(?:\xa0[\x80-\x87]?)?)\Z"
+)
+"""Beginnings of control sequences, and characters that take no room, also cut off; `neutral` knows more of them."""
 _RUNS: Final = re.compile(rb"[" + re.escape(GAPS) + rb"]+")
 _HEX: Final = rb"[0-9A-Fa-f]"
 _ESCAPES: Final = (
@@ -52,6 +61,7 @@ _UNFINISHED: Final = re.compile(
     rb")\Z".replace(b"H", _HEX),
     re.VERBOSE,
 )
+_CUT: Final = re.compile(rb"(?:%H?|\\[xuU0-7]?H{0,7}|&#?[A-Za-z0-9]{0,31})\n".replace(b"H", _HEX))
 _HINT: Final = re.compile(rb"[%\\&]")
 _QUOTED: Final = re.compile(rb"=[0-9A-F]{2}")
 _QUOTED_UNFINISHED: Final = re.compile(rb"=[0-9A-F]?\Z")
@@ -124,8 +134,23 @@ class View:
 def views_of(raw: bytes) -> Iterator[View]:
     """Yield the readings of `raw` that differ; the first is the plain one."""
     root = View(raw)
-    plain = _joined(root, b" \t", _UNFINISHED)
+    plain = _joined(root, b" \t", b"\n", _UNFINISHED)
     yield plain
+    yield from _decodings_of(plain)
+    if _CUT.search(plain.data):
+        # An escape may go on in the next line, or only seem to.
+        tight = _joined(root, b" \t", b"", _UNFINISHED)
+        yield tight
+        yield from _decodings_of(tight)
+    if _SOFT.search(raw):
+        soft = _joined(root, b" \t=", b"", _QUOTED_UNFINISHED)
+        yield soft
+        decoded = _decoded(soft, _QUOTED, _quoted, _QUOTED_UNFINISHED)
+        if decoded is not soft:
+            yield decoded
+
+
+def _decodings_of(plain: View) -> Iterator[View]:
     for escape in _ways(plain.data):
         view = plain
         for _ in range(LEVELS_MAX):
@@ -134,12 +159,6 @@ def views_of(raw: bytes) -> Iterator[View]:
                 break
             yield decoded
             view = decoded
-    if _SOFT.search(raw):
-        soft = _joined(root, b" \t=", _QUOTED_UNFINISHED)
-        yield soft
-        decoded = _decoded(soft, _QUOTED, _quoted, _QUOTED_UNFINISHED)
-        if decoded is not soft:
-            yield decoded
 
 
 def decodings(text: bytes) -> Iterator[bytes]:
@@ -159,22 +178,25 @@ def _ways(text: bytes) -> list[re.Pattern[bytes]]:
     return kinds if len(kinds) < 2 else [_ESCAPE, *kinds]
 
 
-def _joined(view: View, ending: bytes, unfinished: re.Pattern[bytes]) -> View:
-    """Return the view as one line; `ending` is what goes with the end of a line."""
-    if _LINE_END.search(view.data) is None:
-        return View(view.data, view, None, unfinished)
-    lines = view.data.translate(_ENDS).split(b"\n")
+def _joined(view: View, ending: bytes, between: bytes, unfinished: re.Pattern[bytes]) -> View:
+    """Return the view without indents, `between` its lines; `ending` is what goes with the end of a line."""
+    data = _UNSEEN.sub(lambda found: b"\n" * len(found[0]), view.data)
+    if _LINE_END.search(data) is None:
+        return View(data, view, None, unfinished)
+    lines = data.translate(_ENDS).split(b"\n")
     # Of the last line nobody knows yet how it ends.
     kept = [line.lstrip(b" \t") for line in [*[line.rstrip(ending) for line in lines[:-1]], lines[-1]]]
-    return _Joined(view, lines, kept, unfinished)
+    return _Joined(view, lines, kept, between, unfinished)
 
 
 class _Joined(View):
     """Lines without what is between them. Mostly asked about its end, so that is looked up from there."""
 
-    def __init__(self, source: View, lines: list[bytes], kept: list[bytes], unfinished: re.Pattern[bytes]) -> None:
-        super().__init__(b"".join(kept), source, lambda: _joints(lines, kept), unfinished)
-        self._lines, self._kept = lines, kept
+    def __init__(
+        self, source: View, lines: list[bytes], kept: list[bytes], between: bytes, unfinished: re.Pattern[bytes]
+    ) -> None:
+        super().__init__(between.join(kept), source, lambda: _joints(lines, kept, len(between)), unfinished)
+        self._lines, self._kept, self._between = lines, kept, len(between)
 
     def _locate(self, at: int) -> tuple[int, int]:
         if self._map is None and len(self.data) - at <= NEAR_BYTES and self.source is not None:
@@ -182,22 +204,23 @@ class _Joined(View):
             for line, part in zip(reversed(self._lines), reversed(self._kept), strict=True):
                 here -= len(part)
                 there -= len(line)
-                if at >= here and part:
+                if here <= at < here + len(part):
                     begin = there + len(line) - len(line.lstrip(b" \t")) + at - here
                     return begin, begin + 1
+                here -= self._between
                 there -= 1
         return super()._locate(at)
 
 
-def _joints(lines: list[bytes], kept: list[bytes]) -> Iterator[Edit]:
+def _joints(lines: list[bytes], kept: list[bytes], between: int) -> Iterator[Edit]:
     gap = here = at = 0
     for line, part in zip(lines, kept, strict=True):
-        if part:
-            start = at + len(line) - len(line.lstrip(b" \t"))
-            if start > gap:
-                yield gap, start, here, here
-            gap = start + len(part)
-            here += len(part)
+        start = at + len(line) - len(line.lstrip(b" \t"))
+        here_too = here + (between if at else 0)
+        if start > gap:
+            yield gap, start, here, here_too
+        gap = start + len(part)
+        here = here_too + len(part)
         at += len(line) + 1
     yield gap, at - 1, here, here
 
