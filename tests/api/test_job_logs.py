@@ -19,6 +19,8 @@ from api.routes import logs as route
 from hybridq import Queue
 from hybridq.agent import Client
 from hybridq.keys import queue_root
+from tests import invariants
+from tests.api import shared
 from tests.api.client import Api
 from tests.integration.conftest import one_engine
 from tests.proxy import Proxy
@@ -68,8 +70,32 @@ class Running:
         assert answer.status_code == 200, answer.text
 
 
+api, running = shared.api, shared.running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _every_invariant_holds_at_the_end(running: Api) -> Iterator[None]:
+    yield
+    with contextlib.closing(redis_py.Redis.from_url(running.redis_url)) as client:
+        invariants.must_hold(client)
+
+
 @pytest.fixture
-def running(api: Api) -> Running:
+def redis(running: Api) -> Iterator[redis_py.Redis]:
+    """A client of the server's Redis."""
+    with contextlib.closing(redis_py.Redis.from_url(running.redis_url)) as client:
+        yield client
+
+
+@pytest.fixture
+def queue(api: Api) -> Iterator[Queue]:
+    """The queue of the default pool."""
+    with Queue(redis=api.redis_url, namespace=api.namespace) as opened:
+        yield opened
+
+
+@pytest.fixture
+def job(api: Api) -> Running:
     enqueue(api)
     return Running(api)
 
@@ -82,36 +108,36 @@ def refused(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
 # -- write and read --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_read_in_bytes_of_utf8(running: Running) -> None:
-    assert running.say(0, "zwölf\n") == 7
-    assert running.say(7, "🙂\n") == 12
+def test_what_is_written_is_read_in_bytes_of_utf8(job: Running) -> None:
+    assert job.say(0, "zwölf\n") == 7
+    assert job.say(7, "🙂\n") == 12
 
     whole = {"data": "zwölf\n🙂\n", "offset": 0, "next_offset": 12, "complete": False, "truncated": False}
-    assert running.read() == whole
-    assert running.read(offset=7) == {**whole, "data": "🙂\n", "offset": 7}
-    assert running.read(offset=12) == {**whole, "data": "", "offset": 12}
-    assert running.read(offset=99) == {**whole, "data": "", "offset": 12}
-    running.end()
-    assert running.read() == {**whole, "complete": True}
-    assert running.read(limit=7) == {**whole, "data": "zwölf\n", "next_offset": 7}
+    assert job.read() == whole
+    assert job.read(offset=7) == {**whole, "data": "🙂\n", "offset": 7}
+    assert job.read(offset=12) == {**whole, "data": "", "offset": 12}
+    assert job.read(offset=99) == {**whole, "data": "", "offset": 12}
+    job.end()
+    assert job.read() == {**whole, "complete": True}
+    assert job.read(limit=7) == {**whole, "data": "zwölf\n", "next_offset": 7}
 
 
-def test_a_repeat_is_ignored_and_a_gap_told(running: Running) -> None:
-    assert running.write(0, "one\n").json() == {"next_offset": 4}
-    assert running.write(0, "one\n").json() == {"next_offset": 4}
-    assert running.write(0, "one\ntwo\n").json() == {"next_offset": 8}
-    assert refused(running.write(9, "x"), 409, "offset_gap")["expected"] == 8
-    assert running.read()["data"] == "one\ntwo\n"
+def test_a_repeat_is_ignored_and_a_gap_told(job: Running) -> None:
+    assert job.write(0, "one\n").json() == {"next_offset": 4}
+    assert job.write(0, "one\n").json() == {"next_offset": 4}
+    assert job.write(0, "one\ntwo\n").json() == {"next_offset": 8}
+    assert refused(job.write(9, "x"), 409, "offset_gap")["expected"] == 8
+    assert job.read()["data"] == "one\ntwo\n"
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 7, 100])
-def test_a_part_never_ends_inside_a_character(running: Running, limit: int) -> None:
+def test_a_part_never_ends_inside_a_character(job: Running, limit: int) -> None:
     text = "aß€🙂\n" * 20
-    running.say(0, text)
-    running.end()
+    job.say(0, text)
+    job.end()
     parts, offset = [], 0
     while True:
-        part = running.read(offset=offset, limit=limit)
+        part = job.read(offset=offset, limit=limit)
         assert part["offset"] == offset
         assert part["next_offset"] == offset + len(part["data"].encode())
         assert 0 < len(part["data"].encode()) <= max(limit, 4)
@@ -123,32 +149,32 @@ def test_a_part_never_ends_inside_a_character(running: Running, limit: int) -> N
     assert "".join(parts) == text
 
 
-def test_who_begins_inside_a_character_begins_with_the_next(running: Running) -> None:
-    running.say(0, "🙂ab")
+def test_who_begins_inside_a_character_begins_with_the_next(job: Running) -> None:
+    job.say(0, "🙂ab")
 
     for offset in (1, 2, 3):
-        assert running.read(offset=offset)["data"] == "ab"
-        assert running.read(offset=offset)["offset"] == 4
+        assert job.read(offset=offset)["data"] == "ab"
+        assert job.read(offset=offset)["offset"] == 4
 
 
-def test_every_character_may_be_said(running: Running) -> None:
+def test_every_character_may_be_said(job: Running) -> None:
     """What programs print is not ours to judge; only half a surrogate pair is no text at all."""
     text = "".join(map(chr, [*range(0x20), 0x7F, 0x85, 0x9F, 0x200B, 0x202E, 0xFEFF, 0xFFFF, 0x10FFFF]))
-    running.say(0, text)
+    job.say(0, text)
 
-    assert running.read()["data"] == text
-    raw = json.dumps({"lease_token": running.lease_token, "offset": len(text.encode()), "data": "x"})
-    broken = running.api.post(running.path, content=raw.replace('"x"', '"\\ud83d"'))
+    assert job.read()["data"] == text
+    raw = json.dumps({"lease_token": job.lease_token, "offset": len(text.encode()), "data": "x"})
+    broken = job.api.post(job.path, content=raw.replace('"x"', '"\\ud83d"'))
     refused(broken, 400, "bad_encoding")
 
 
-def test_the_largest_piece_is_a_mebibyte_of_utf8(running: Running) -> None:
+def test_the_largest_piece_is_a_mebibyte_of_utf8(job: Running) -> None:
     text = ("x" * 98 + "ß") * (MIB // 100) + "y" * (MIB % 100)
-    assert running.say(0, text) == MIB
-    refused(running.write(MIB, "ß" * (MIB // 2) + "z"), 413, "payload_too_large")
+    assert job.say(0, text) == MIB
+    refused(job.write(MIB, "ß" * (MIB // 2) + "z"), 413, "payload_too_large")
 
-    assert running.read(limit=MIB)["data"] == text
-    assert len(running.read()["data"].encode()) <= 262_144
+    assert job.read(limit=MIB)["data"] == text
+    assert len(job.read()["data"].encode()) <= 262_144
 
 
 @pytest.mark.parametrize(
@@ -158,33 +184,33 @@ def test_the_largest_piece_is_a_mebibyte_of_utf8(running: Running) -> None:
         {"data": ["x"]}, {"lease_token": "x"}, {"more": 1},
     ],
 )  # fmt: skip
-def test_a_piece_off_its_rule_is_400(running: Running, wrong: dict[str, Any]) -> None:
-    body = {"lease_token": running.lease_token, "offset": 0, "data": "x", **wrong}
+def test_a_piece_off_its_rule_is_400(job: Running, wrong: dict[str, Any]) -> None:
+    body = {"lease_token": job.lease_token, "offset": 0, "data": "x", **wrong}
 
-    refused(running.api.post(running.path, body), 400, "invalid_argument")
-    assert running.read()["data"] == ""
+    refused(job.api.post(job.path, body), 400, "invalid_argument")
+    assert job.read()["data"] == ""
 
 
 @pytest.mark.parametrize("query", ["offset=-1", "offset=x", "limit=0", "limit=1048577", "follow=1", "tail=5"])
-def test_a_query_off_its_rule_is_400(running: Running, query: str) -> None:
-    refused(running.api.get(f"{running.path}?{query}"), 400, "invalid_argument")
+def test_a_query_off_its_rule_is_400(job: Running, query: str) -> None:
+    refused(job.api.get(f"{job.path}?{query}"), 400, "invalid_argument")
 
 
 # -- who may -----------------------------------------------------------------------------------------------------------
 
 
-def test_only_who_holds_the_job_writes(api: Api, running: Running) -> None:
+def test_only_who_holds_the_job_writes(api: Api, job: Running) -> None:
     other = api.key("queue:claim")
-    refused(running.write(0, "x", token=other), 403, "not_lease_holder")
-    refused(running.write(0, "x", token=None), 401, "unauthenticated")
-    refused(running.write(0, "x", token=api.key("queue:read queue:enqueue queue:admin")), 403, "missing_scope")
-    refused(running.write(0, "x", token=api.key("queue:claim", pools=["other"])), 404, "job_not_found")
-    refused(running.write(0, "x", token=api.key("*", namespace="elsewhere")), 404, "job_not_found")
+    refused(job.write(0, "x", token=other), 403, "not_lease_holder")
+    refused(job.write(0, "x", token=None), 401, "unauthenticated")
+    refused(job.write(0, "x", token=api.key("queue:read queue:enqueue queue:admin")), 403, "missing_scope")
+    refused(job.write(0, "x", token=api.key("queue:claim", pools=["other"])), 404, "job_not_found")
+    refused(job.write(0, "x", token=api.key("*", namespace="elsewhere")), 404, "job_not_found")
     forged = Running.__new__(Running)
-    forged.__dict__ = {**running.__dict__, "lease_token": running.lease_token.split(".")[0] + "." + "f" * 32}
+    forged.__dict__ = {**job.__dict__, "lease_token": job.lease_token.split(".")[0] + "." + "f" * 32}
     assert refused(forged.write(0, "x"), 409, "stale_lease")["job_status"] == "RUNNING"
 
-    assert running.read()["data"] == ""
+    assert job.read()["data"] == ""
 
 
 def test_a_registered_agent_writes_what_its_own_jobs_say(api: Api) -> None:
@@ -198,31 +224,31 @@ def test_a_registered_agent_writes_what_its_own_jobs_say(api: Api) -> None:
     refused(api.get(f"/api/queue/jobs/{id}/logs", token=ann.token), 403, "missing_scope")
 
 
-def test_only_who_may_read_reads(api: Api, running: Running) -> None:
-    running.say(0, "for readers\n")
+def test_only_who_may_read_reads(api: Api, job: Running) -> None:
+    job.say(0, "for readers\n")
 
-    assert api.get(running.path, token=api.key("queue:read", pools=["default"])).json()["data"] == "for readers\n"
+    assert api.get(job.path, token=api.key("queue:read", pools=["default"])).json()["data"] == "for readers\n"
     for params in ({}, {"follow": "true"}):
-        refused(api.get(running.path, params=params, token=None), 401, "unauthenticated")
-        refused(api.get(running.path, params=params, token=api.key("queue:claim")), 403, "missing_scope")
-        refused(api.get(running.path, params=params, token=api.key("queue:read", pools=["o"])), 404, "job_not_found")
-        refused(api.get(running.path, params=params, token=api.key("*", namespace="else")), 404, "job_not_found")
+        refused(api.get(job.path, params=params, token=None), 401, "unauthenticated")
+        refused(api.get(job.path, params=params, token=api.key("queue:claim")), 403, "missing_scope")
+        refused(api.get(job.path, params=params, token=api.key("queue:read", pools=["o"])), 404, "job_not_found")
+        refused(api.get(job.path, params=params, token=api.key("*", namespace="else")), 404, "job_not_found")
         refused(api.get("/api/queue/jobs/default~nobody/logs", params=params), 404, "job_not_found")
         refused(api.get("/api/queue/jobs/nowhere~j/logs", params=params), 404, "job_not_found")
 
 
-def test_a_job_that_ended_says_nothing_more(running: Running) -> None:
-    running.say(0, "last words\n")
-    running.end()
+def test_a_job_that_ended_says_nothing_more(job: Running) -> None:
+    job.say(0, "last words\n")
+    job.end()
 
-    assert refused(running.write(11, "late\n"), 409, "stale_lease")["job_status"] == "COMPLETED"
-    assert running.read()["data"] == "last words\n"
+    assert refused(job.write(11, "late\n"), 409, "stale_lease")["job_status"] == "COMPLETED"
+    assert job.read()["data"] == "last words\n"
 
 
-def test_a_later_attempt_begins_with_a_line_of_the_servers(api: Api, running: Running) -> None:
-    running.say(0, "first\n")
-    body = {"lease_token": running.lease_token, "delay_seconds": 0}
-    assert api.post(f"/api/queue/jobs/{running.id}/release", body).status_code == 200
+def test_a_later_attempt_begins_with_a_line_of_the_servers(api: Api, job: Running) -> None:
+    job.say(0, "first\n")
+    body = {"lease_token": job.lease_token, "delay_seconds": 0}
+    assert api.post(f"/api/queue/jobs/{job.id}/release", body).status_code == 200
     second = Running(api)
     assert second.say(0, "second\n") == 7
 
@@ -237,68 +263,66 @@ def stored(api: Api, redis: redis_py.Redis, job_id: str = "j") -> str:
     return found.decode() if isinstance(found, bytes) else ""
 
 
-def test_a_secret_is_taken_out_before_anything_is_stored(running: Running, redis: redis_py.Redis) -> None:
+def test_a_secret_is_taken_out_before_anything_is_stored(job: Running, redis: redis_py.Redis) -> None:
     text = f"using {GITHUB}\nand {PASSWORD}\nzwölf\n"
-    answer = running.write(0, text)
+    answer = job.write(0, text)
 
     assert answer.json() == {"next_offset": len(text.encode()), "redactions": 2}
     assert GITHUB not in answer.text
-    kept = stored(running.api, redis)
+    kept = stored(job.api, redis)
     assert GITHUB not in kept and "hunter2" not in kept
     assert kept.startswith("using [redacted:") and kept.endswith("zwölf\n")
-    assert running.read()["data"] == kept
+    assert job.read()["data"] == kept
 
 
-def test_offsets_go_on_as_they_were_sent(running: Running) -> None:
+def test_offsets_go_on_as_they_were_sent(job: Running) -> None:
     text = f"{GITHUB}\n"
-    assert running.say(0, text) == len(text)
-    assert running.say(0, text) == len(text)
-    assert running.say(len(text), "more\n") == len(text) + 5
+    assert job.say(0, text) == len(text)
+    assert job.say(0, text) == len(text)
+    assert job.say(len(text), "more\n") == len(text) + 5
 
-    data = running.read()["data"]
+    data = job.read()["data"]
     assert data.count("redacted") == 1
     assert data.endswith("\nmore\n")
 
 
-def test_a_repeat_with_a_secret_and_more_behind_it_stores_what_is_new(running: Running) -> None:
+def test_a_repeat_with_a_secret_and_more_behind_it_stores_what_is_new(job: Running) -> None:
     first, more = f"one {GITHUB}\n", f"two {PASSWORD} 🙂\n"
-    running.say(0, first)
-    assert running.say(0, first + more) == len((first + more).encode())
+    job.say(0, first)
+    assert job.say(0, first + more) == len((first + more).encode())
 
-    lines = running.read()["data"].splitlines()
+    lines = job.read()["data"].splitlines()
     assert [line.split()[0] for line in lines] == ["one", "two"]
     assert lines[1].endswith("🙂")
     assert GITHUB not in str(lines) and "hunter2" not in str(lines)
 
 
-def test_a_piece_of_secrets_alone_may_grow_and_is_stored(running: Running) -> None:
+def test_a_piece_of_secrets_alone_may_grow_and_is_stored(job: Running) -> None:
     text = "\n".join([GITHUB] * 2_000)
-    answer = running.write(0, text)
+    answer = job.write(0, text)
 
     assert answer.json()["next_offset"] == len(text)
-    assert GITHUB not in running.read(limit=MIB)["data"]
+    assert GITHUB not in job.read(limit=MIB)["data"]
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_log_over_its_bound_is_taken_and_says_where_it_ends(running: Running, redis_url: str, namespace: str) -> None:
-    with Queue(redis=redis_url, namespace=namespace) as queue:
-        queue.configure(log_bytes_max=1000)
-    assert running.say(0, "x" * 2000) == 2000
-    assert running.say(2000, "y" * 2000) == 4000
-    running.end()
+def test_a_log_over_its_bound_is_taken_and_says_where_it_ends(job: Running, queue: Queue) -> None:
+    queue.configure(log_bytes_max=1000)
+    assert job.say(0, "x" * 2000) == 2000
+    assert job.say(2000, "y" * 2000) == 4000
+    job.end()
 
-    part = running.read()
+    part = job.read()
     assert (part["complete"], part["truncated"]) == (True, True)
     assert len(part["data"]) <= 1000
     assert part["data"].endswith("\n[hybridq] the log ends here: it reached 1000 bytes\n")
 
 
-def test_a_dropped_log_is_truncated_to_its_readers_and_followers(api: Api, redis_url: str, namespace: str) -> None:
+def test_a_dropped_log_is_truncated_to_its_readers_and_followers(api: Api, queue: Queue) -> None:
     first = _ended(api, "first", "f" * 600)
-    with Queue(redis=redis_url, namespace=namespace) as queue:
-        queue.configure(logs_bytes_max=1000)
+    queue.configure(logs_bytes_max=1000)
     _ended(api, "second", "s" * 600)
 
     gone = {"data": "", "offset": 600, "next_offset": 600, "complete": True, "truncated": True}
@@ -315,15 +339,14 @@ def _ended(api: Api, job_id: str, text: str) -> Running:
     return job
 
 
-def test_a_log_is_gone_with_its_job(running: Running, redis_url: str, namespace: str, redis: redis_py.Redis) -> None:
-    running.say(0, "soon gone\n")
-    running.end()
-    with Queue(redis=redis_url, namespace=namespace) as queue:
-        queue.configure(retention_count=0)
-        wait_until(lambda: queue.upkeep().trimmed == 0, 10)
+def test_a_log_is_gone_with_its_job(job: Running, queue: Queue, redis: redis_py.Redis) -> None:
+    job.say(0, "soon gone\n")
+    job.end()
+    queue.configure(retention_count=0)
+    wait_until(lambda: queue.upkeep().trimmed == 0, 10)
 
-    refused(running.api.get(running.path), 404, "job_not_found")
-    assert stored(running.api, redis) == ""
+    refused(job.api.get(job.path), 404, "job_not_found")
+    assert stored(job.api, redis) == ""
 
 
 # -- follow ------------------------------------------------------------------------------------------------------------
@@ -384,26 +407,26 @@ def following(
         yield follower
 
 
-def test_a_log_is_followed_as_it_is_written_to_its_end(running: Running) -> None:
-    at = running.say(0, "before\n")
-    with following(running.api, running.path) as follower:
+def test_a_log_is_followed_as_it_is_written_to_its_end(job: Running) -> None:
+    at = job.say(0, "before\n")
+    with following(job.api, job.path) as follower:
         headers = follower.response.headers
         assert headers["content-type"].startswith("text/event-stream")
         assert ("no-store" in headers["cache-control"], headers["x-accel-buffering"]) == (True, "no")
         first = {"data": "before\n", "offset": 0, "next_offset": 7, "complete": False, "truncated": False}
         assert follower.part() == first
-        at = running.say(at, "zwölf\n")
+        at = job.say(at, "zwölf\n")
         assert follower.part() == {**first, "data": "zwölf\n", "offset": 7, "next_offset": 14}
-        running.end()
+        job.end()
         assert follower.part() == {**first, "data": "", "offset": 14, "next_offset": 14, "complete": True}
         assert follower.part() is None
 
 
-def test_a_log_that_is_whole_already_comes_and_ends(running: Running) -> None:
+def test_a_log_that_is_whole_already_comes_and_ends(job: Running) -> None:
     text = "".join(f"{n} ß🙂\n" for n in range(40_000))
-    running.say(0, text)
-    running.end()
-    with following(running.api, running.path) as follower:
+    job.say(0, text)
+    job.end()
+    with following(job.api, job.path) as follower:
         parts = []
         while (part := follower.part()) is not None:
             assert len(part["data"].encode()) <= route.PART_BYTES
@@ -416,69 +439,68 @@ def test_a_log_that_is_whole_already_comes_and_ends(running: Running) -> None:
 def test_a_job_that_has_not_begun_can_be_followed(api: Api) -> None:
     id = enqueue(api)
     with following(api, f"/api/queue/jobs/{id}/logs") as follower:
-        running = Running(api)
-        running.say(0, "now\n")
-        running.end()
+        job = Running(api)
+        job.say(0, "now\n")
+        job.end()
 
         assert follower.text() == "now\n"
 
 
-def test_a_follower_goes_on_after_its_last_event(running: Running) -> None:
-    running.say(0, "one\n")
-    with following(running.api, running.path) as follower:
+def test_a_follower_goes_on_after_its_last_event(job: Running) -> None:
+    job.say(0, "one\n")
+    with following(job.api, job.path) as follower:
         assert follower.part() is not None
         last_id = follower.last_id
-    running.say(4, "two\n")
-    running.end()
+    job.say(4, "two\n")
+    job.end()
 
     assert last_id == "4"
-    with following(running.api, running.path, after=last_id) as follower:
+    with following(job.api, job.path, after=last_id) as follower:
         assert follower.text() == "two\n"
-    with following(running.api, running.path, after="0", offset=4) as follower:
+    with following(job.api, job.path, after="0", offset=4) as follower:
         assert follower.text() == "one\ntwo\n"
-    with following(running.api, running.path, offset=4) as follower:
+    with following(job.api, job.path, offset=4) as follower:
         assert follower.text() == "two\n"
 
 
 @pytest.mark.parametrize("last_id", ["x", "-1", "01", "1.0", "", str(2**53), "1" * 30])
-def test_an_id_that_no_event_had_is_400(running: Running, last_id: str) -> None:
-    answer = running.api.get(f"{running.path}?follow=true", headers={"Last-Event-ID": last_id})
+def test_an_id_that_no_event_had_is_400(job: Running, last_id: str) -> None:
+    answer = job.api.get(f"{job.path}?follow=true", headers={"Last-Event-ID": last_id})
 
     assert refused(answer, 400, "invalid_argument")["errors"][0]["pointer"] == "/header/last-event-id"
 
 
 def test_a_follower_hears_at_once_what_comes_by_way_of_its_own_process(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+    job: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(route, "POLL_S", 60.0)
-    with following(running.api, running.path) as follower:
+    with following(job.api, job.path) as follower:
         for n in range(5):
-            running.say(2 * n, f"{n}\n")
+            job.say(2 * n, f"{n}\n")
             part = follower.part()
             assert part is not None and part["data"] == f"{n}\n"
-        running.end()
+        job.end()
         part = follower.part()
         assert part is not None and part["complete"]
 
 
-def test_a_follower_hears_soon_what_comes_by_way_of_another_process(running: Running, redis_url: str) -> None:
-    with Api(redis_url, running.api.namespace, process=True) as other, following(other, running.path) as follower:
-        running.say(0, "from elsewhere\n")
+def test_a_follower_hears_soon_what_comes_by_way_of_another_process(job: Running) -> None:
+    with Api(job.api.redis_url, job.api.namespace, process=True) as other, following(other, job.path) as follower:
+        job.say(0, "from elsewhere\n")
         part = follower.part()
         assert part is not None and part["data"] == "from elsewhere\n"
-        running.end()
+        job.end()
         assert follower.text() == ""
 
 
-@one_engine
 def test_who_follows_nothing_costs_redis_nothing_and_a_quiet_follower_little(
-    running: Running, redis: redis_py.Redis
+    job: Running, redis: redis_py.Redis
 ) -> None:
     def reads() -> int:
         counts = redis.info("commandstats")
         return int(counts.get("cmdstat_getrange", {}).get("calls", 0))
 
-    with following(running.api, running.path):
+    with following(job.api, job.path):
         before = reads()
         wait_until(lambda: reads() >= before + 2, 10, what="it looks now and then")
         began, at = time.monotonic(), reads()
@@ -504,40 +526,35 @@ def _settled(read: Any) -> int:
     return int(last)
 
 
-@one_engine
-def test_a_comment_comes_when_nothing_is_said(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comment_comes_when_nothing_is_said(job: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(route, "PING_S", 0.2)
-    with following(running.api, running.path) as follower:
+    with following(job.api, job.path) as follower:
         assert [follower.block() for _ in range(3)] == [{"": "ping"}] * 3
-        running.say(0, "x")
+        job.say(0, "x")
         part = follower.part()
         assert part is not None and part["data"] == "x"
 
 
-@one_engine
-def test_a_revoked_key_hears_no_more_after_a_ping(api: Api, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revoked_key_hears_no_more_after_a_ping(api: Api, job: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(route, "PING_S", 0.3)
     token = api.key("queue:read")
     [listed] = [one for one in api.get("/api/keys").json()["items"] if one["scopes"] == ["queue:read"]]
-    with following(api, running.path, token=token) as follower:
+    with following(api, job.path, token=token) as follower:
         assert follower.block() == {"": "ping"}
         assert api.delete(f"/api/keys/{listed['id']}").status_code == 204
         assert follower.text() == ""
 
 
-@one_engine
-def test_one_credential_has_so_many_streams_at_once(
-    api: Api, running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_credential_has_so_many_streams_at_once(api: Api, job: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of events count as well."""
     monkeypatch.setattr(streams, "STREAMS_MAX", 2)
     token = api.key("queue:read")
-    with following(api, running.path, token=token), following(api, running.path, token=token):
-        refused(api.get(f"{running.path}?follow=true", token=token), 429, "too_many_streams")
+    with following(api, job.path, token=token), following(api, job.path, token=token):
+        refused(api.get(f"{job.path}?follow=true", token=token), 429, "too_many_streams")
         refused(api.get("/api/events", token=token), 429, "too_many_streams")
 
     def may_again() -> bool:
-        with contextlib.suppress(AssertionError), following(api, running.path, token=token):
+        with contextlib.suppress(AssertionError), following(api, job.path, token=token):
             return True
         return False
 
@@ -548,9 +565,9 @@ def test_one_credential_has_so_many_streams_at_once(
 def test_a_server_that_stops_ends_its_streams(redis_url: str, namespace: str) -> None:
     with Api(redis_url, namespace, process=True, drain_s=8) as api:
         enqueue(api)
-        running = Running(api)
-        with following(api, running.path) as follower:
-            running.say(0, "x")
+        job = Running(api)
+        with following(api, job.path) as follower:
+            job.say(0, "x")
             follower.part()
             began = time.monotonic()
             api.stop()
@@ -559,14 +576,11 @@ def test_a_server_that_stops_ends_its_streams(redis_url: str, namespace: str) ->
         api.wait_stopped()
 
 
-@one_engine
-def test_a_job_that_is_trimmed_ends_its_streams(running: Running, redis_url: str, namespace: str) -> None:
-    with following(running.api, running.path) as follower:
-        with Queue(redis=redis_url, namespace=namespace) as queue:
-            queue.configure(retention_count=0)
-            queue.enqueue("next", job_id="next")
-            running.end()
-            wait_until(lambda: queue.upkeep().trimmed == 0, 10)
+def test_a_job_that_is_trimmed_ends_its_streams(job: Running, queue: Queue) -> None:
+    with following(job.api, job.path) as follower:
+        queue.configure(retention_count=0)
+        job.end()
+        wait_until(lambda: queue.upkeep().trimmed == 0, 10)
 
         assert follower.text() == ""
 
@@ -575,14 +589,14 @@ def test_a_job_that_is_trimmed_ends_its_streams(running: Running, redis_url: str
 def test_redis_away_for_a_while_is_not_noticed(namespace: str) -> None:
     with ServerProcess(aof=True) as server, Api(server.url, namespace) as api:
         enqueue(api)
-        running = Running(api)
-        with following(api, running.path) as follower:
-            running.say(0, "before\n")
+        job = Running(api)
+        with following(api, job.path) as follower:
+            job.say(0, "before\n")
             part = follower.part()
             assert part is not None and part["data"] == "before\n"
             server.kill()
             server.start()
-            wait_until(lambda: running.write(7, "after\n").status_code == 200, 20)
+            wait_until(lambda: job.write(7, "after\n").status_code == 200, 20)
             part = follower.part()
             assert part is not None and part["data"] == "after\n"
 
@@ -590,13 +604,12 @@ def test_redis_away_for_a_while_is_not_noticed(namespace: str) -> None:
 # -- through breaks ----------------------------------------------------------------------------------------------------
 
 
-@one_engine
 @pytest.mark.timeout(100)
 def test_twenty_cuts_lose_and_repeat_nothing_for_writer_and_follower(api: Api) -> None:
     """The client goes on by offset and by Last-Event-ID; what it reads is what was written, byte for byte."""
     rng = random.Random(7)
     id = enqueue(api)
-    running = Running(api)
+    job = Running(api)
     lines = [f"{n} {'ß🙂x'[n % 3] * rng.randrange(1, 200)}\n" for n in range(400)]
     heard: list[str] = []
     with Proxy(f"redis://127.0.0.1:{api.port}") as proxy:
@@ -615,10 +628,10 @@ def test_twenty_cuts_lose_and_repeat_nothing_for_writer_and_follower(api: Api) -
                     proxy.cut()
                 elif n % 20 == 15:
                     proxy.drop_next_reply(b"/logs")
-                offset = writer.append_log(id, running.lease_token, offset, line).next_offset
-        running.end()
+                offset = writer.append_log(id, job.lease_token, offset, line).next_offset
+        job.end()
         follower.join(60)
         assert not follower.is_alive()
 
     assert "".join(heard) == "".join(lines)
-    assert running.read(limit=MIB)["data"] == "".join(lines)
+    assert job.read(limit=MIB)["data"] == "".join(lines)
