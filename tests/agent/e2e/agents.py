@@ -74,6 +74,8 @@ class AgentProcess:
         self.tap.__exit__(kind, exc, trace)
         if exc is not None:
             print(f"--- log of {self.name}\n{self.log[-6000:]}", file=sys.stderr)
+            for heard in self.tap.heard[-10:]:
+                print(f"{heard.method} {heard.path} {heard.status} {str(heard.answer)[:200]}", file=sys.stderr)
 
     # -- life ----------------------------------------------------------------------------------------------------
 

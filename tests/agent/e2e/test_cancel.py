@@ -96,6 +96,7 @@ def test_a_cancel_reaches_a_running_job_within_a_heartbeat_and_leaves_no_process
         assert (ended.status, ended.outcome) == ("CANCELLED", "cancelled")
         assert [pid for pid in pids if lives(pid)] == [], "nothing of the job lives when it is said to have ended"
     beats = [heard.answer["next_heartbeat_seconds"] for heard in holder.tap.heard if _is_beat(heard.path, heard.answer)]
+    print(f"told after {', '.join(f'{each:.2f}' for each in took)} s")
     assert max(took) <= max(beats) + BUSY_S, took
     assert min(took) <= IDLE_S, took
 

@@ -12,6 +12,8 @@ import os
 import random
 import shutil
 import signal
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -107,7 +109,9 @@ class Fleet:
         )
 
     def any(self) -> AgentProcess:
-        return self.rng.choice(self.agents)
+        chosen = self.rng.choice(self.agents)
+        print(chosen.name, file=sys.stderr)
+        return chosen
 
 
 # -- the faults ------------------------------------------------------------------------------------------------------
@@ -276,6 +280,7 @@ def test_every_job_ends_and_every_accepted_effect_stands_once(sources: Sources, 
         portion = JOBS // (len(faults) + 1)
         for fault in faults:
             fleet.enqueue(portion)
+            print(time.strftime("%H:%M:%S", time.gmtime()), fault.__name__, file=sys.stderr)
             fault(fleet)
         fleet.enqueue(len(fleet.waiting))
         jobs = all_ended(fleet)
@@ -303,6 +308,8 @@ def records_must_hold(house: House, jobs: dict[str, Job]) -> None:
         invariants.must_hold(client)
     with house.recorder.call("inventory", proc="end", queue=POOL, drained=True) as call:
         call.ok({job.job_id: job.status for job in house.all_jobs(POOL)})
+    if os.environ.get("HYBRIDQ_TEST_HISTORY"):
+        check.write_events(os.environ["HYBRIDQ_TEST_HISTORY"], house.recorder.events)
     check.history(house.recorder.events).raise_if_broken()
 
 

@@ -47,10 +47,9 @@ def first_of(job: Job) -> Attempt:
 
 
 def refused_reports(agent: AgentProcess) -> list[tuple[int, str]]:
-    """Return status and code of every completion that an agent sent."""
-    return [(heard.status, (heard.answer or {}).get("code", "")) for heard in agent.tap.calls("POST", "/complete")] + [
-        (heard.status, (heard.answer or {}).get("code", "")) for heard in agent.tap.calls("PATCH", "/complete")
-    ]
+    """Return status and code of every answer to a completion that an agent sent."""
+    sent = [heard for method in ("POST", "PATCH") for heard in agent.tap.calls(method, "/complete")]
+    return [(heard.status, (heard.answer or {}).get("code", "")) for heard in sent if heard.status]
 
 
 def test_a_stopped_agent_s_job_is_dead_before_somebody_else_has_it(
@@ -148,3 +147,30 @@ def test_a_machine_that_stood_still_stops_its_job_when_it_goes_on(
     ended = house.wait_for_end(job.id)
     assert (ended.status, ended.attempts[-1].agent_id) == ("COMPLETED", second.name)
     assert [attempt.outcome for attempt in ended.attempts] == ["lost", "success"]
+
+
+def test_an_agent_that_is_cut_off_stops_its_job_before_its_lease_ends(
+    house: House, agent: Start, room: Path, ticking: Callable[[], str]
+) -> None:
+    """The agent is well and cannot renew: nobody tells it to stop, and it does."""
+    first = agent("a", lease_seconds=LEASE_S)
+    job = house.client.enqueue("t", payload(ticking()), pool=house.pool)
+    running = house.wait_for(
+        job.id, lambda job: bool(job.attempts and ticks(room, job.attempts[-1].fence)), 30, what="it runs"
+    )
+    fence = running.attempts[-1].fence
+    first.tap.blackhole()
+    second = agent("b", lease_seconds=LEASE_S)
+    taken = house.wait_for(
+        job.id,
+        lambda job: bool(job.attempts[-1].fence != fence and ticks(room, job.attempts[-1].fence)),
+        30,
+        what="somebody else runs it",
+    )
+    assert ticks(room, fence)[-1][0] < ticks(room, taken.attempts[-1].fence)[0][0], "never both at once"
+    (room / "stop").touch()
+    assert house.wait_for_end(job.id).attempts[-1].agent_id == second.name
+    first.tap.heal()
+    wait_until(lambda: refused_reports(first), 30, what="the agent that is back reports")
+    assert {(409, "stale_lease")} == set(refused_reports(first))
+    assert first_of(house.job(job.id)).late is not None
