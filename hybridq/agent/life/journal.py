@@ -55,8 +55,8 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True):
     fence: int
     outcome: str
     exit_code: int | None = None
-    result: msgspec.Raw | None = None
-    error: msgspec.Raw | None = None
+    result: Any = None
+    error: Any = None
     ended_at: float = 0.0
     refused: str | None = None
     """The code the server refused it with, of a late one."""

@@ -44,7 +44,7 @@ class Reporter:
         rng: random.Random,
     ) -> None:
         self._membership, self._journal, self._let_go, self._rng = membership, journal, let_go, rng
-        self._waiting: dict[KeptResult, Held | None] = {}
+        self._waiting: dict[tuple[str, int], tuple[KeptResult, Held | None]] = {}
         self._turn = threading.Condition()
         self._stopped = False
 
@@ -60,7 +60,8 @@ class Reporter:
             self._journal.keep(result)
         except OSError as trouble:
             log.warning("job.unreported", component="agent", job_id=result.id, error_type=type(trouble).__name__)
-        if not self._tell(result, held):
+        # What is lost anyway is told when there is time, the slot is wanted.
+        if held.lost or not self._tell(result, held):
             log.info("job.spooled", component="agent", job_id=result.id, fence=result.fence, outcome=result.outcome)
             self._add(result, held)
 
@@ -72,7 +73,7 @@ class Reporter:
                 lease_token=lease.lease_token,
                 fence=lease.fence,
                 outcome="infra_error",
-                error=msgspec.Raw(msgspec.json.encode(CRASHED)),
+                error=CRASHED,
             )
             log.warning("job.crashed", component="agent", job_id=lease.id, fence=lease.fence)
             self._journal.keep(crashed)
@@ -88,11 +89,11 @@ class Reporter:
                     self._turn.wait()
                 if self._stopped:
                     return
-                result, held = next(iter(self._waiting.items()))
+                key, (result, held) = next(iter(self._waiting.items()))
             if self._tell(result, held):
                 failures = 0
                 with self._turn:
-                    self._waiting.pop(result, None)
+                    self._waiting.pop(key, None)
                     self._turn.notify_all()
                 continue
             failures += 1
@@ -114,7 +115,7 @@ class Reporter:
 
     def _add(self, result: KeptResult, held: Held | None) -> None:
         with self._turn:
-            self._waiting[result] = held
+            self._waiting[result.id, result.fence] = (result, held)
             self._turn.notify_all()
 
     def _tell(self, result: KeptResult, held: Held | None) -> bool:
@@ -131,8 +132,8 @@ class Reporter:
         if refused is None:
             self._journal.taken(result)
         else:
-            log.warning("job.late", component="agent", job_id=result.id, fence=result.fence, code=refused)
             self._journal.set_aside(result, refused)
+            log.warning("job.late", component="agent", job_id=result.id, fence=result.fence, code=refused)
         if held is not None:
             self._let_go(held)
         return True
@@ -159,8 +160,8 @@ class Reporter:
                 result.lease_token,
                 result.outcome,
                 exit_code=result.exit_code,
-                result=None if result.result is None else bytes(result.result),
-                error=None if result.error is None else bytes(result.error),
+                result=result.result,
+                error=result.error,
             ),
             timeout_s=TIMEOUT_S,
             deadline_s=2.0,
@@ -176,18 +177,16 @@ CRASHED: Final = {
 def _bounded(result: KeptResult) -> KeptResult:
     """Return a result no larger than the server takes."""
     changes: dict[str, Any] = {}
-    if result.result is not None and len(bytes(result.result)) > RESULT_BYTES_MAX:
+    if len(msgspec.json.encode(result.result)) > RESULT_BYTES_MAX:
         changes["result"] = None
-    if result.error is not None and len(bytes(result.error)) > ERROR_BYTES_MAX:
-        said = msgspec.json.decode(bytes(result.error))
-        code = said.get("code") if isinstance(said, dict) else None
-        message = said.get("message") if isinstance(said, dict) else ""
-        changes["error"] = msgspec.Raw(msgspec.json.encode({"code": code, "message": str(message)[:1000]}))
+    if len(msgspec.json.encode(result.error)) > ERROR_BYTES_MAX:
+        said = result.error if isinstance(result.error, dict) else {}
+        changes["error"] = {"code": said.get("code"), "message": str(said.get("message"))[:1000]}
     return msgspec.structs.replace(result, **changes) if changes else result
 
 
 def _without_result(result: KeptResult) -> KeptResult:
     error = result.error
     if result.outcome != "success" and error is None:
-        error = msgspec.Raw(b'{"code": "result_refused", "message": "the server did not take the result"}')
+        error = {"code": "result_refused", "message": "the server did not take the result"}
     return msgspec.structs.replace(result, result=None, error=error)

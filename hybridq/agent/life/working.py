@@ -75,18 +75,16 @@ class Working:
         try:
             if not self._start(held):
                 return False
-            ended = self._ended(held)
+            try:
+                ended = self._ended(held)
+            except Exception as trouble:
+                _report(held, trouble)
+                ended = _End(Outcome.INFRA_ERROR, error={"code": "agent_failed", "message": type(trouble).__name__})
+            return self._settle(held, ended, took_s=time.monotonic() - began_s)
         except Exception as trouble:
-            where = traceback.extract_tb(trouble.__traceback__)[-1]
-            log.error(
-                "job.agent_failed",
-                component="agent",
-                job_id=held.id,
-                error_type=type(trouble).__name__,
-                at=f"{Path(where.filename).name}:{where.lineno}",
-            )
-            ended = _End(Outcome.INFRA_ERROR, error={"code": "agent_failed", "message": type(trouble).__name__})
-        return self._settle(held, ended, took_s=time.monotonic() - began_s)
+            _report(held, trouble)
+            self._let_go(held)
+            return False
 
     # -- start -----------------------------------------------------------------------------------------------
 
@@ -267,8 +265,8 @@ class Working:
                 fence=held.fence,
                 outcome=outcome,
                 exit_code=ended.exit_code,
-                result=_raw(ended.result),
-                error=None if ended.outcome is Outcome.SUCCESS else _raw(ended.error),
+                result=ended.result,
+                error=None if ended.outcome is Outcome.SUCCESS else ended.error,
                 ended_at=now(),
             ),
             held,
@@ -286,8 +284,15 @@ class _End(msgspec.Struct, frozen=True):
     stopped: str | None = None
 
 
-def _raw(value: Any) -> msgspec.Raw | None:
-    return None if value is None else msgspec.Raw(msgspec.json.encode(value))
+def _report(held: Held, trouble: Exception) -> None:
+    where = traceback.extract_tb(trouble.__traceback__)[-1]
+    log.error(
+        "job.agent_failed",
+        component="agent",
+        job_id=held.id,
+        error_type=type(trouble).__name__,
+        at=f"{Path(where.filename).name}:{where.lineno}",
+    )
 
 
 def _kept(held: Held) -> KeptLease:
