@@ -68,7 +68,7 @@ def _for_a_job(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add what `sign` and `seal` have in common: the payload, and the job it is for."""
     for option in reversed(
         [
-            click.argument("payload", type=click.File("rb"), default="-"),
+            click.argument("payload", type=click.File("rb", lazy=True), default="-"),
             click.option("--pool", metavar="NAME", default="default", help="The job's pool. Default: default."),
             click.option("--job-id", metavar="ID", help="The job's id. Default: a new one."),
             click.option("--any-job", is_flag=True, help="Bind it to no job id."),
@@ -181,7 +181,11 @@ def _work_in(file: IO[bytes]) -> dict[str, Any]:
     from hybridq.agent.work_of import Rejected, checked
     from hybridq.errors import UsageError
 
-    value: Any = parse(file.read())
+    try:
+        document = file.read()
+    except click.FileError as wrong:
+        raise click.BadParameter(wrong.format_message(), param_hint="PAYLOAD") from None
+    value: Any = parse(document)
     try:
         checked(value)
     except Rejected as wrong:
