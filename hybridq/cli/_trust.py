@@ -29,8 +29,8 @@ UNITS_S: Final = {"m": 60, "h": 3600, "d": 86_400}
 def keypair(*, out: Printer, purpose: str, file: Path) -> None:
     """Make a pair of keys for PURPOSE. The private one goes to FILE, the public one is printed.
 
-    signing: FILE signs jobs (`hybridq sign --key FILE`), agents get the printed key (`--verify-key`).
-    sealing: agents get FILE (`--seal-key`), the printed key seals payloads (`hybridq seal --to KEY`).
+    signing: FILE signs jobs (`hybridq sign --key FILE`), agents get the printed key (`--verify-keys`).
+    sealing: agents get FILE (`--seal-keys`), the printed key seals payloads (`hybridq seal --to KEY`).
     """
     from hybridq.agent.trust import OpenKey, SignKey
 

@@ -76,7 +76,7 @@ def refused(secrets: Secrets, ref: str, code: str, pool: str = "linux") -> str:
         ("file:///run/secrets/db_password", "file", "/run/secrets/db_password", ""),
         ("file:///run/secrets/..data/db", "file", "/run/secrets/..data/db", ""),
         ("exec://op/ci/registry#password", "exec", "op/ci/registry", "password"),
-        ("aws-sm://prod/db:v2@eu-west-1,x=y", "aws-sm", "prod/db:v2@eu-west-1,x=y", ""),
+        ("aws-sm://prod/db:v2@eu-west-1+x=y", "aws-sm", "prod/db:v2@eu-west-1+x=y", ""),
     ],
 )
 def test_a_reference_has_scheme_path_and_field(text: str, scheme: str, path: str, field: str) -> None:
@@ -120,7 +120,15 @@ ODD = [
         "vault://ci/",
     ),
     *("vault://ci/%2e%2e/prod", "vault://ci/a%2fb", "vault://ci/a%23token", "env://%50ATH", "vault://ci/%252e"),
-    *("vault://ci\\..\\prod", "vault://ci/a?b", "vault://ci/a&b", "vault://ci/*", "vault://ci/[ab]", "vault://ci/a;b"),
+    *(
+        "vault://ci\\..\\prod",
+        "vault://ci/a?b",
+        "vault://ci/a&b",
+        "vault://ci/*",
+        "vault://ci/[ab]",
+        "vault://ci/a;b",
+        "vault://ci/a,b",
+    ),
     *(
         "vault://ci/a b",
         " vault://ci/a",

@@ -58,13 +58,13 @@ def test_there_is_no_shell(programs: Path, tmp_path: Path) -> None:
     """What a shell would read as more than a word does not even get as far as the program."""
     program(programs / "show", 'echo "<$1>"')
 
-    assert run(programs, "exec://show/a=b,c:d@e+f") == "<a=b,c:d@e+f>"
+    assert run(programs, "exec://show/a=b:c@d+e~f") == "<a=b:c@d+e~f>"
     for argument in ("$(id)", "a;b", "a|b", "a b", "`id`", "a>b", "*"):
         with pytest.raises(Exception, match="secret_ref_malformed"):
             run(programs, f"exec://show/{argument}")
 
 
-@pytest.mark.parametrize("argument", ["-h", "--help", "-", "--", "+x", "@/etc/passwd", "~root", "=x", ",x", ":x", ".x"])
+@pytest.mark.parametrize("argument", ["-h", "--help", "-", "--", "+x", "@/etc/passwd", "~root", "=x", ":x", ".x"])
 def test_an_argument_is_never_an_option(programs: Path, argument: str) -> None:
     program(programs / "show", f"echo {VALUE}")
 

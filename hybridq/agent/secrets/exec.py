@@ -25,7 +25,7 @@ __all__ = ["ExecSecrets"]
 
 OUTPUT_BYTES_MAX: Final = 64 * 1024
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_ARGUMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:+=,/-]*")
+_ARGUMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:+=~/-]*")
 _OWN: Final = re.compile(r"HYBRIDQ_", re.IGNORECASE)
 
 

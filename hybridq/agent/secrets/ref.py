@@ -51,7 +51,7 @@ class AllowedRef(SecretRef, frozen=True, kw_only=True):
 
 
 REF_CHARS_MAX: Final = 1024
-_SEGMENT: Final = r"(?!\.{1,2}(?:[/#]|\Z))[A-Za-z0-9_.@:+=,~-]+"
+_SEGMENT: Final = r"(?!\.{1,2}(?:[/#]|\Z))[A-Za-z0-9_.@:+=~-]+"
 _FORM: Final = re.compile(
     rf"[a-z][a-z0-9-]{{0,31}}://(?:/?{_SEGMENT}(?:/{_SEGMENT})*+)(?:#[A-Za-z0-9_.-]{{1,128}})?", re.ASCII
 )
