@@ -116,6 +116,7 @@ class Membership:
         self._labels, self._version = labels, version
         self._superseded = superseded
         self._over: Superseded | None = None
+        self._leaving = False
         self._clients: list[Client] = []
         self._joining = threading.Lock()
         self._client: Client | None = None
@@ -161,7 +162,7 @@ class Membership:
             try:
                 return call(client.within(timeout_s=timeout_s, deadline_s=deadline_s))
             except NO_MORE as refused:
-                if isinstance(refused, errors.Forbidden) or not again:
+                if isinstance(refused, errors.Forbidden) or not again or self._leaving:
                     raise
                 self._rejoin(client, refused)
         raise AssertionError
@@ -186,6 +187,8 @@ class Membership:
 
     def leave(self, reason: str) -> None:
         """End the session; its leases go back at once. Raises what `Client.deregister` does."""
+        # From here on it is us who ended it: what is still under way finds the session gone.
+        self._leaving = True
         if self._client is not None and self._client.session is not None and self._over is None:
             self._client.within(timeout_s=5.0, deadline_s=5.0).deregister(reason=reason)
 
