@@ -324,6 +324,8 @@ class JobLog:
                 if self._spool and self._spool.size > self._sent:
                     return self._sent, self._spool.read(self._sent, self._chunk_bytes)
                 self._changed.notify_all()
+                if self._closing:
+                    break  # all is sent, and nothing more will come
                 if not self._changed.wait_for(self._has_news, self._flush_s):
                     # Quiet: the line that has not ended may be a question.
                     self._keep(self._cleaner.pause())
