@@ -32,6 +32,7 @@ def keypair(*, out: Printer, purpose: str, file: Path) -> None:
     signing: FILE signs jobs (`hybridq sign --key FILE`), agents get the printed key (`--verify-keys`).
     sealing: agents get FILE (`--seal-keys`), the printed key seals payloads (`hybridq seal --to KEY`).
     """
+    _needs_the_agent_s_libraries()
     from hybridq.agent.trust import OpenKey, SignKey
 
     key: SignKey | OpenKey = SignKey.new() if purpose == "signing" else OpenKey.new()
@@ -117,6 +118,7 @@ def sign(
     PAYLOAD is a file, or standard input: JSON with steps, git, env. Printed is the body of POST /api/queue/jobs. A
     signature counts for one job of one pool; with --any-job, for one job on each agent.
     """
+    _needs_the_agent_s_libraries()
     from hybridq import guard
     from hybridq.agent.trust import SealKey, SignKey, read_keys
     from hybridq.agent.trust import seal as sealed
@@ -156,6 +158,7 @@ def seal(
     PAYLOAD is a file, or standard input: JSON with steps, git, env. Printed is the body of POST /api/queue/jobs. What
     is sealed for one job is refused in any other. Anybody can seal: who ordered the job, only a signature says.
     """
+    _needs_the_agent_s_libraries()
     from hybridq.agent.trust import SealKey, read_keys
     from hybridq.agent.trust import seal as sealed
 
@@ -163,6 +166,13 @@ def seal(
     bound = _bound_to(job_id, any_job)
     work = _work_in(payload)
     _print(out, sealed(work, recipients, pool=pool, job_id=bound), pool, bound, payload_only)
+
+
+def _needs_the_agent_s_libraries() -> None:
+    import importlib.util
+
+    if not all(map(importlib.util.find_spec, ("nacl", "joserfc"))):
+        raise click.UsageError("this needs the agent's libraries: pip install 'hybridq[agent]'")
 
 
 def _bound_to(job_id: str | None, any_job: bool) -> str | None:

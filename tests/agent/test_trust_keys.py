@@ -88,6 +88,19 @@ def test_a_file_of_private_keys_is_its_owner_s_alone(tmp_path: Path) -> None:
             read_keys(OpenKey, [str(path)])
 
 
+def test_a_file_of_public_keys_is_not_others_to_write(tmp_path: Path) -> None:
+    """Who can add a key to it can order work."""
+    path = tmp_path / "keys"
+    path.write_text(SIGN.public.text)
+    path.chmod(0o644)
+    assert read_keys(VerifyKey, [str(path)]) == (SIGN.public,)
+
+    for mode in (0o664, 0o646):
+        path.chmod(mode)
+        with pytest.raises(KeyUnusable, match="chmod go-w"):
+            read_keys(VerifyKey, [str(path)])
+
+
 def test_what_is_wrong_with_a_file_is_said_without_what_is_in_it(tmp_path: Path) -> None:
     def said(content: bytes) -> str:
         (tmp_path / "keys").write_bytes(content)

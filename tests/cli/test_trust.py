@@ -296,6 +296,18 @@ def test_errors_are_json_where_asked(hybridq: Run, keys: Keys, work: Path) -> No
     assert hybridq("seal", work, "--to", "hqseal_x", "--json").error["code"] == "key_unusable"
 
 
+def test_without_the_agent_s_libraries_one_line_says_what_to_install(tmp_path: Path) -> None:
+    script = (
+        "import importlib.util, sys; find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if name == 'nacl' else find(name)\n"
+        f"from hybridq.cli import main; sys.exit(main(['keypair', 'signing', {str(tmp_path / 'key')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 2 and "hybridq[agent]" in done.stderr
+    assert not (tmp_path / "key").exists()
+
+
 def test_the_command_line_loads_no_cryptography_to_begin_with() -> None:
     script = "import sys; from hybridq.cli import _app; print(*sorted({'nacl', 'joserfc'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -70,11 +70,6 @@ class Trust:
             f"require_signature={self.require_signature})"
         )
 
-    @property
-    def features(self) -> tuple[str, ...]:
-        """What the agent may tell the server that it can do."""
-        return tuple(name for name, keys in (("sealed", self._open_keys), ("signed", self._verify_keys)) if keys)
-
     def opened(self, text: str, *, pool: str, job_id: str) -> Any:
         """Return what a sealed payload holds, when it was sealed for this job or for any. Raises `Rejected`."""
         found = unseal(text, self._open_keys)

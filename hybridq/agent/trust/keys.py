@@ -159,8 +159,8 @@ K = TypeVar("K", bound=_Key)
 def read_keys(kind: type[K], given: Iterable[str]) -> tuple[K, ...]:
     """Return the keys in `given`: each a key's text, or the path of a file with one key a line.
 
-    Blank lines and those that begin with `#` are passed over. A file of private keys must be its owner's alone. The
-    same key twice counts once. Raises `KeyUnusable`.
+    Blank lines and those that begin with `#` are passed over. A file of private keys must be its owner's alone, and no
+    file may be others' to write. The same key twice counts once. Raises `KeyUnusable`.
     """
     found: dict[bytes, K] = {}
     for one in given:
@@ -184,8 +184,10 @@ def _keys_in(kind: type[K], path: Path) -> list[K]:
             content = file.read(FILE_BYTES_MAX + 1)
     except OSError as wrong:
         raise KeyUnusable(f"{path}: {wrong.strerror or 'cannot be read'}") from None
-    if kind.private and os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+    if kind.private and os.name == "posix" and mode & 0o077:
         raise KeyUnusable(f"{path}: others may read or change this private key; chmod 600 {path}")
+    if os.name == "posix" and mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise KeyUnusable(f"{path}: others may put keys of theirs into this file; chmod go-w {path}")
     if len(content) > FILE_BYTES_MAX:
         raise KeyUnusable(f"{path}: larger than {FILE_BYTES_MAX} bytes, so no file of keys")
     lines = [line.strip() for line in content.decode(errors="replace").splitlines()]

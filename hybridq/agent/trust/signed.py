@@ -183,7 +183,7 @@ def _signed(key_id: str, value: Any) -> Signed:
 
         raise Rejected(
             "unknown_field",
-            f"the signed job has fields that are not known: {guard.redact(', '.join(unknown))[0][:200]}",
+            f"the signed job has fields that are not known: {guard.redact(', '.join(map(repr, unknown)))[0][:200]}",
         )
     missing = sorted(_REQUIRED - value.keys())
     if missing:
