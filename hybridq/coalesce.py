@@ -2,7 +2,8 @@
 
 The batch belongs to the coalescer, not to its callers: a caller that is cancelled loses only its own answer, and what
 it would have been given is handed to `orphan`. While two round trips are under way, further calls gather, so batches
-grow with the load by themselves.
+grow with the load by themselves. When the server lets the time for an answer pass, what gathered meanwhile fails at
+once, unsent, instead of waiting for as long in its turn.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from .call import Call, Reply
+from .errors import RedisUnavailable
 from .runner import BATCH_BYTES_MAX, AsyncRunner, split
 
 __all__ = ["Coalescer"]
@@ -33,6 +35,7 @@ class Coalescer:
 
     def __init__(self, runner: AsyncRunner) -> None:
         self._runner = runner
+        runner.on_silence = self._fail_unsent
         self._waiting: list[_Waiting] = []
         self._scheduled = False
         self._trips: set[asyncio.Task[None]] = set()
@@ -88,6 +91,12 @@ class Coalescer:
         trip = asyncio.get_running_loop().create_task(self._travel(batches), name="hybridq-trip")
         self._trips.add(trip)
         trip.add_done_callback(self._landed)
+
+    def _fail_unsent(self, problem: RedisUnavailable) -> None:
+        unsent, self._waiting = self._waiting, []
+        for one in unsent:
+            if not one.future.done():
+                one.future.set_exception(problem)
 
     def _landed(self, trip: asyncio.Task[None]) -> None:
         self._trips.discard(trip)

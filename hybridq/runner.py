@@ -6,7 +6,7 @@ the two runners only carry its requests, one blocking, one awaited. So the colou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -284,15 +284,18 @@ class AsyncRunner:
     def __init__(self, connector: Connects, places: Mapping[str, Place]) -> None:
         self._connector, self._places = connector, places
         self._client: AsyncRedis | None = None
+        self.on_silence: Callable[[RedisUnavailable], None] | None = None
+        """Told when a server let the time for its answer pass, as soon as that is known."""
 
     async def run_all(self, calls: Sequence[Call[Any]]) -> list[list[Reply] | Exception]:
         """Run calls, sent together and in order; for each its replies, or its error."""
         exchanges = [exchange(call, self._places[call.root]) for call in calls]
         answers = await self._send_all([next(one) for one in exchanges])
         results: list[list[Reply] | Exception] = []
+        sending = _Sending(self._send)
         for steps, answer in zip(exchanges, answers, strict=True):
             try:
-                results.append(await self._drive(steps, answer))
+                results.append(await self._drive(steps, answer, sending))
             except HybridqError as error:
                 results.append(error)
         return results
@@ -303,11 +306,11 @@ class AsyncRunner:
             await self._client.aclose()
             self._client = None
 
-    async def _drive(self, steps: Exchange, answer: Any) -> list[Reply]:
+    async def _drive(self, steps: Exchange, answer: Any, sending: _Sending) -> list[Reply]:
         try:
             while True:
                 request = steps.send(answer)
-                answer = await self._send(request)
+                answer = await sending(request)
         except StopIteration as end:
             replies: list[Reply] = end.value
             return replies
@@ -319,6 +322,7 @@ class AsyncRunner:
                 return await client.script_load(request.script.text)
             return await client.execute_command(*request.command())
         except _TROUBLE as problem:
+            self._note_silence(problem)
             return problem
 
     async def _send_all(self, requests: Sequence[Request]) -> list[Any]:
@@ -335,9 +339,42 @@ class AsyncRunner:
                 answers: list[Any] = await pipe.execute(raise_on_error=False)
                 return answers
         except _TROUBLE as problem:
+            self._note_silence(problem)
             return [problem] * len(requests)
+
+    def _note_silence(self, problem: Exception) -> None:
+        # Of a cluster one node may be silent, and the others are not.
+        if self.on_silence is not None and _is_silence(problem) and hasattr(self._client, "connection_pool"):
+            error = RedisUnavailable(self._connector.safe_url, "what was sent before had no answer in time")
+            error.__cause__ = problem
+            self.on_silence(error)
 
     def _connected(self) -> AsyncRedis:
         if self._client is None:
             self._client = self._connector.aio()
         return self._client
+
+
+class _Sending:
+    """Sends what follows in the exchanges of one round trip; of several that are to be sent again the first finds out.
+
+    When that has no answer in time either, the others are told so without another wait: what became of them is as
+    unknown as before.
+    """
+
+    def __init__(self, send: Callable[[Request], Awaitable[Any]]) -> None:
+        self._send = send
+        self._silence: Exception | None = None
+
+    async def __call__(self, request: Request) -> Any:
+        if self._silence is not None:
+            return self._silence
+        answer = await self._send(request)
+        if isinstance(answer, Exception) and _is_silence(answer):
+            self._silence = answer
+        return answer
+
+
+def _is_silence(problem: Exception) -> bool:
+    """Tell whether a server was there and said nothing until the time was over."""
+    return isinstance(problem, (redis.exceptions.TimeoutError, TimeoutError))
