@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -25,6 +26,7 @@ from hybridq.agent.secrets import (
 from hybridq.agent.trust import Rejected, Trust
 from hybridq.agent.work_of import work_of
 from tests.agent.trusting import STEPS, claimed
+from tests.api.client import took
 
 VALUE = "s3cr3t-value-of-mine"
 
@@ -258,6 +260,32 @@ def test_the_first_rule_that_allows_it_does() -> None:
 def test_a_rule_that_cannot_be_meant_is_refused_at_the_start(rule: str) -> None:
     with pytest.raises(RuleMalformed):
         Secrets([Noted()], [rule])
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "/", "*", "**"]), min_size=1, max_size=7),
+    st.lists(st.sampled_from(["a", "b", "/"]), min_size=1, max_size=7),
+)
+def test_patterns_mean_what_they_say(pattern: list[str], text: list[str]) -> None:
+    """Compared with a regular expression, where both take the pattern and the reference."""
+    rule, ref = f"vault://{''.join(pattern)}", SecretRef(f"vault://{''.join(text)}")
+    try:
+        rules = Rules([rule])
+    except RuleMalformed:
+        return
+    words = re.split(r"(\*\*?)", rule)
+    expression = "".join({"*": "[^/]*", "**": ".*"}.get(word) or re.escape(word) for word in words)
+
+    if ref.well_formed:
+        assert (rules.allowed(ref, "linux") is not None) is (re.fullmatch(expression, ref.secret_ref) is not None)
+
+
+def test_a_reference_that_almost_fits_does_not_keep_the_agent_busy() -> None:
+    rules = Rules(["vault://**a**a**a**a**a**a**a/x", "vault://*a*a*a*a*a*a*a*b"])
+
+    with took(2.0):
+        for _ in range(10):
+            assert rules.allowed(SecretRef("vault://" + "a" * 1000), "linux") is None
 
 
 def test_what_a_rule_fixes_is_told_to_the_provider() -> None:

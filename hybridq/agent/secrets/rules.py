@@ -38,8 +38,8 @@ class RuleMalformed(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    pool: re.Pattern[str]
-    pattern: re.Pattern[str]
+    pool: str
+    pattern: str
     within: str
 
 
@@ -53,7 +53,7 @@ class Rules:
     def allowed(self, ref: SecretRef, pool: str) -> AllowedRef | None:
         """Return the reference when a rule allows it to jobs of `pool`, None when none does."""
         for rule in self._rules:
-            if rule.pool.fullmatch(pool) and rule.pattern.fullmatch(ref.secret_ref):
+            if _matches(rule.pool, pool) and _matches(rule.pattern, ref.secret_ref):
                 return AllowedRef(ref.secret_ref, within=rule.within)
         return None
 
@@ -72,10 +72,33 @@ def _rule(line: str) -> _Rule:
     if "***" in pattern or len(_WILD.findall(line)) > WILDCARDS_MAX:
         raise RuleMalformed(line, f"* or **, at most {WILDCARDS_MAX} of them")
     fixed = SecretRef(_WILD.split(pattern, maxsplit=1)[0]).path
-    return _Rule(_expression(pool), _expression(pattern), fixed.rpartition("/")[0] or "/")
+    return _Rule(pool, pattern, fixed.rpartition("/")[0] or "/")
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
-    parts = re.split(r"(\*\*?)", pattern)
-    meaning = {"*": "[^/]*", "**": ".*"}
-    return re.compile("".join(meaning.get(part) or re.escape(part) for part in parts))
+def _matches(pattern: str, text: str) -> bool:
+    """Whether all of `text` is what the pattern says.
+
+    All readings are followed at once, so that a reference that almost fits does not keep the agent busy, as it could
+    with a regular expression that goes back again and again.
+    """
+    parts = re.findall(r"\*\*?|[^*]", pattern)
+    places = _with_empty_wildcards(parts, {0})
+    for character in text:
+        after = set()
+        for place in places:
+            part = parts[place] if place < len(parts) else None
+            if part == character:
+                after.add(place + 1)
+            elif part == "**" or (part == "*" and character != "/"):
+                after.add(place)
+        places = _with_empty_wildcards(parts, after)
+    return len(parts) in places
+
+
+def _with_empty_wildcards(parts: list[str], places: set[int]) -> set[int]:
+    """Return the places with those behind a wildcard, which may stand for nothing."""
+    for place in sorted(places):
+        while place < len(parts) and parts[place].startswith("*"):
+            place += 1
+            places.add(place)
+    return places
