@@ -61,8 +61,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     error: dict[str, Any] | None = None
     """`{code, message, step?}`; None after a success."""
     result: dict[str, Any]
-    """`{duration_seconds, steps: [{name, outcome, exit_code, duration_seconds}], git?: {commit_sha}, outputs?}`; the last
-    lines of the log are the log's to add."""
+    """`{duration_seconds, steps: [{name, outcome, exit_code, duration_seconds}], git?: {commit_sha}, outputs?}`; the
+    last lines of the log are the log's to add."""
     stopped: StopReason | None = None
     kept: Path | None = None
     """The workspace, when it is still there."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+import msgspec
+
 from ...lifecycle import Outcome
 from . import keeper
 from .git import Checkout, Executed, GitFailed, Repository
@@ -119,7 +121,7 @@ class Run:
         self._outcome = Outcome.SUCCESS
         self._exit_code: int | None = None
         self._steps: list[dict[str, Any]] = []
-        self._sha: str | None = None
+        self._git: Git | None = None
 
     @property
     def killed(self) -> bool:
@@ -211,7 +213,7 @@ class Run:
 
     def _environment(self, workspace: Workspace) -> dict[str, str]:
         passed = passed_on(os.environ, self._settings.pass_env)
-        return passed | environment_of(self._job, workspace, self._work.git, self._sha) | self._env
+        return passed | environment_of(self._job, workspace, self._git) | self._env
 
     def _quit(self, kept: KeeperProcess) -> None:
         """End what steps have left behind, and wait until the keeper says so."""
@@ -243,9 +245,11 @@ class Run:
             execute=self._execute_within(time.monotonic() + self._settings.checkout_s),
         )
         self._log.note(f"checking out {git.commit_sha or git.ref or 'the default branch'} of {repository.url}")
-        self._sha = checkout.run()
-        if self._sha != git.commit_sha:
-            self._log.note(f"it is commit {self._sha}")
+        sha = checkout.run()
+        if sha != git.commit_sha:
+            self._log.note(f"it is commit {sha}")
+        # What steps are told: where it came from without the credentials, and the commit that it was.
+        self._git = msgspec.structs.replace(git, repo=repository.url, commit_sha=sha)
 
     def _execute_within(self, until_s: float) -> Callable[[Command], Executed]:
         def execute(command: Command) -> Executed:
@@ -429,8 +433,8 @@ class Run:
         for step in self._work.steps[len(self._steps) :]:
             self._record(step)
         result: dict[str, Any] = {"duration_seconds": 0.0, "steps": self._steps}
-        if self._sha is not None:
-            result["git"] = {"commit_sha": self._sha}
+        if self._git is not None:
+            result["git"] = {"commit_sha": self._git.commit_sha}
         kept = self._put_away(result)
         result["duration_seconds"] = round(time.monotonic() - began_s, 3)
         return Ended(

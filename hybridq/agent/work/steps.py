@@ -54,7 +54,7 @@ def is_due(condition: str | None, *, failed: bool, stopped: StopReason | None) -
     if condition == "always":
         return True
     if stopped is not None:
-        return condition == {"cancelled": "cancelled", "timeout": "failure"}.get(stopped)
+        return (stopped, condition) in (("cancelled", "cancelled"), ("timeout", "failure"))
     if condition in (None, "success", "failure"):
         return failed is (condition == "failure")
     return False
@@ -90,8 +90,8 @@ def _is_text(value: object) -> bool:
     return True
 
 
-def environment_of(job: JobFacts, workspace: Workspace, git: Git | None, sha: str | None) -> dict[str, str]:
-    """What every step of a job is told."""
+def environment_of(job: JobFacts, workspace: Workspace, git: Git | None) -> dict[str, str]:
+    """What every step of a job is told; `git` is what was checked out."""
     told: dict[str, str | None] = {
         "CI": "true",
         "HOME": str(workspace.home),
@@ -111,7 +111,7 @@ def environment_of(job: JobFacts, workspace: Workspace, git: Git | None, sha: st
         told |= {
             "HYBRIDQ_GIT_AUTHOR": git.author,
             "HYBRIDQ_GIT_COMMIT_MESSAGE": git.commit_message,
-            "HYBRIDQ_GIT_COMMIT_SHA": sha or git.commit_sha,
+            "HYBRIDQ_GIT_COMMIT_SHA": git.commit_sha,
             "HYBRIDQ_GIT_REF": git.ref,
             "HYBRIDQ_GIT_REPO": git.repo,
         }
