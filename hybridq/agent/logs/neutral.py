@@ -19,9 +19,9 @@ LINE_BYTES_MAX: Final = 64 * 1024
 """A longer line is cut: it would be held until its end."""
 
 _STRING: Final = rf"[^\x07\x18\x1a\x1b\x9c\r\n]{{0,{STRING_CHARS_MAX}}}"
-_PARAMETERS: Final = r"[0-?\x00-\x17\x19\x1c-\x1f\x7f]{0,256}[ -/]{0,16}"
+_PARAMETERS: Final = r"[0-?\x00-\t\x0b\x0c\x0e-\x17\x19\x1c-\x1f\x7f]{0,256}[ -/]{0,16}"
 _ESCAPES: Final = (
-    rf"(?:\x1b\[|\x9b){_PARAMETERS}[@-~]"
+    rf"(?:\x1b\[|\x9b){_PARAMETERS}[@-~]?"
     rf"|(?:\x1b[\]PX^_]|[\x90\x98\x9d\x9e\x9f]){_STRING}(?:\x07|\x1b\\|\x9c|\x18|\x1a)"
     r"|\x1b[ -/]{1,16}[0-~]|\x1b[78<=>DEHMNOPXZ\\^_cn-o|}~]"
 )
@@ -83,11 +83,7 @@ class Neutral:
 
 
 def _instead(found: re.Match[str]) -> str:
-    """Return what stays of a sequence: the ends of lines in it, which terminals carry out too."""
-    sequence = found[0]
-    if sequence in _BREAKS:
-        return "\n"
-    return "\n" * sequence.count("\n") if len(sequence) > 1 else ""
+    return "\n" if found[0] in _BREAKS else ""
 
 
 def _unfinished(text: str) -> int:
