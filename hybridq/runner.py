@@ -129,7 +129,8 @@ def exchange(call: Call[Any], place: Place) -> Exchange:
     known = place.seen
     while True:
         script = call.script if place.shebang else call.script.without_shebang()
-        args = (*call.common, *(arg for entry in call.entries for arg in entry))
+        now, *common = call.common
+        args = (now or "", *common, *(arg for entry in call.entries for arg in entry))
         answer = yield Eval(script, call.root, args, in_full=loads == _LOADS_MAX)
         if isinstance(answer, redis.exceptions.NoScriptError) and loads < _LOADS_MAX:
             loads += 1

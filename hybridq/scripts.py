@@ -8,6 +8,7 @@ A script is one file of `lua/`, or of a folder there for keys other than a queue
 --- EACH     name type [| note]      an argument of each entry; the block repeats for every entry
 --- BATCH_MAX 100                    most entries a call
 --- USES     lib …                   parts of lua/lib that come before the verb, with what they use
+--- NEEDS    field …                 fields of the root's own record that it looks at; all are read in one call
 --- READS    family …                key families of `hybridq.keys.families_of(script)`
 --- WRITES   family: bound           the same, with what bounds the family; its type is checked before the first write
 --- MAY_WRITE family: bound          written now and then, its type checked where that happens
@@ -18,7 +19,8 @@ A script is one file of `lua/`, or of a folder there for keys other than a queue
 ```
 
 Types: `name`, `holder` (a name, a name and `@credential`, or `@credential` for any name of it), `integer LOW..HIGH`,
-`text LOW..HIGH` (bytes), or the allowed words joined by `/`.
+`text LOW..HIGH` (bytes), or the allowed words joined by `/`. `=value` behind a type is what an empty argument means:
+most are left empty, and what is not there need not be checked.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from .keys import families_of
 
 __all__ = ["Header", "Parameter", "Script", "load", "locate", "verbs"]
 
-_KEYWORD: Final = re.compile(r"--- (COMMON|EACH|BATCH_MAX|USES|READS|WRITES|MAY_WRITE|MOVES|RETURNS|FLAGS|COST) +(.*)")
+_KEYWORD: Final = re.compile(
+    r"--- (COMMON|EACH|BATCH_MAX|USES|NEEDS|READS|WRITES|MAY_WRITE|MOVES|RETURNS|FLAGS|COST) +(.*)"
+)
 _PRIORITIES: Final = ("CRITICAL", "HIGH", "NORMAL", "LOW")
 
 
@@ -48,16 +52,35 @@ class Parameter:
     name: str
     kind: str
 
+    @property
+    def default(self) -> str | None:
+        """Return what an empty argument means, as it is written in the header."""
+        _, equals, value = self.kind.partition(" =")
+        return value if equals else None
+
     def lua(self, value: str) -> str:
         """Return the Lua expression that checks and converts the argument `value`."""
-        kind, _, rest = self.kind.partition(" ")
+        if self.default is not None:
+            literal = self.default if self.kind.startswith("integer") else f"'{self.default}'"
+            return f"{value} == '' and {literal} or {self._check(value)}"
+        return self._check(value)
+
+    def _check(self, value: str) -> str:
+        kind, _, rest = self.kind.partition(" =")[0].partition(" ")
         if kind in ("name", "holder"):
             return f"{kind}_of({value}, '{self.name}')"
         if kind in ("integer", "text"):
             low, _, high = rest.partition("..")
             return f"{kind}_of({value}, '{self.name}', {low}, {high})"
-        words = ", ".join(f"['{word}'] = true" for word in self.kind.split("/"))
-        return f"word_of({value}, '{self.name}', {{{words}}})"
+        return f"word_of({value}, '{self.name}', {self.name}_words)"
+
+    @property
+    def words(self) -> str | None:
+        """Return the Lua table of the words that are allowed; None when it is of another type."""
+        kind = self.kind.partition(" =")[0]
+        if kind.partition(" ")[0] in ("name", "holder", "integer", "text"):
+            return None
+        return "{" + ", ".join(f"['{word}'] = true" for word in kind.split("/")) + "}"
 
 
 @dataclass(slots=True)
@@ -68,6 +91,7 @@ class Header:
     each: list[Parameter] = field(default_factory=list)
     batch_max: int = 1
     uses: list[str] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
     reads: list[str] = field(default_factory=list)
     writes: dict[str, str] = field(default_factory=dict)
     may_write: dict[str, str] = field(default_factory=dict)
@@ -136,8 +160,31 @@ def load(name: str) -> Script:
             if line.strip() and not line.lstrip().startswith("--"):
                 lines.append(line)
                 origins.append(f"lua/{part}:{number}")
+    lines, origins = _without_unused(lines, origins)
     text = "\n".join(lines) + "\n"
     return Script(name, text, _sha(text), own, tuple(origins), families)
+
+
+def _without_unused(lines: Sequence[str], origins: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Leave out the functions of parts that a verb never calls: a script makes all its functions anew at each call."""
+    blocks: list[tuple[str | None, list[int]]] = []
+    inside = False
+    for number, line in enumerate(lines):
+        begun = re.match(r"local function (\w+)", line)
+        if begun or not inside:
+            blocks.append((begun[1] if begun else None, []))
+        blocks[-1][1].append(number)
+        inside = (begun is not None or inside) and line != "end"
+    words = [set(re.findall(r"\w+", "\n".join(lines[number] for number in numbers))) for _, numbers in blocks]
+    kept = {place for place, (name, _) in enumerate(blocks) if name is None}
+    while True:
+        called = set().union(*(words[place] for place in kept))
+        more = {place for place, (name, _) in enumerate(blocks) if name in called} - kept
+        if not more:
+            break
+        kept |= more
+    numbers = [number for place in sorted(kept) for number in blocks[place][1]]
+    return [lines[number] for number in numbers], [origins[number] for number in numbers]
 
 
 def _sha(text: str) -> str:
@@ -190,6 +237,8 @@ def _take(header: Header, keyword: str, rest: str) -> None:
             header.batch_max = int(rest)
         case "USES":
             header.uses += rest.split()
+        case "NEEDS":
+            header.needs += rest.split()
         case "READS":
             header.reads += rest.split()
         case "WRITES" | "MAY_WRITE":
@@ -258,7 +307,7 @@ def _preamble(
     parameters = [*own.common, *own.each]
     lines = [f"#!lua flags={own.flags}" if own.flags else "#!lua", "local root = string.sub(KEYS[1], 1, -6)"]
     lines += [f"local k_{name} = root .. '{known[name][0]}'" for name in used]
-    written = {name for header in headers for name in header.writes}
+    written = {name for header in headers for name in header.writes} - _untouched(headers)
     lines.append(f"local ZSETS = {{{', '.join(_zset_keys(written, known))}}}")
     others = [
         f"'{kind}', k_{name}"
@@ -267,11 +316,37 @@ def _preamble(
         if kind not in ("zset", "channel") and not suffix.endswith(":")
     ]
     lines.append(f"local OTHERS = {{{', '.join(others)}}}")
+    needs = dict.fromkeys(field for header in headers for field in header.needs)
+    if needs:
+        lines.append(f"local NEEDS = {{{', '.join(map(repr, needs))}}}")
     moves = sorted({move for header in headers for move in header.moves})
     lines.append(f"local MOVES = {{{', '.join(f'[{move!r}] = true' for move in moves)}}}")
     if parameters:
         lines += _argument_lines(own, parameters)
     return "\n".join(lines).splitlines()
+
+
+INDEX_OF: Final = {
+    "QUEUED": "ready",
+    "SCHEDULED": "scheduled",
+    "BLOCKED": "blocked",
+    "CLAIMED": "leased",
+    "RUNNING": "leased",
+    "DEAD_LETTERED": "dead",
+    "COMPLETED": "finished",
+    "FAILED": "finished",
+    "CANCELLED": "finished",
+    "EXPIRED": "finished",
+}
+"""status → the family that is its index."""
+
+
+def _untouched(headers: list[Header]) -> set[str]:
+    """Return the indexes that no move of a script leads from or to, although a part that it uses could write them."""
+    moved = {
+        INDEX_OF.get(status) for header in headers for move in header.moves for status in re.findall("[A-Z_]+", move)
+    }
+    return set(INDEX_OF.values()) - moved if any(header.moves for header in headers) else set()
 
 
 def _zset_keys(written: set[str], known: Mapping[str, tuple[str, str]]) -> list[str]:
@@ -294,6 +369,7 @@ def _argument_lines(own: Header, parameters: list[Parameter]) -> list[str]:
     expressions = "\n".join(parameter.lua("") for parameter in parameters)
     lines = ["local bad"]
     lines += [_scoped(check) for name, check in _CHECKS.items() if name in expressions]
+    lines += [f"local {one.name}_words = {one.words}" for one in parameters if one.words]
     if width:
         lines.append(f"local batch = (#ARGV - {first}) / {width}")
         lines.append(f"if batch < 1 or batch > {own.batch_max} or batch % 1 ~= 0 then")

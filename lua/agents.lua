@@ -1,6 +1,6 @@
 --- What agents hold of this queue, how their sessions stand with it, and how their runs ended.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | not used; every verb takes it
+--- COMMON   now_ms integer 0..9007199254740991 =0 | not used; every verb takes it
 ---          leases integer 0..50 | how many leases of each to look at for the shortest
 --- EACH     agent holder
 --- BATCH_MAX 50

@@ -1,6 +1,6 @@
 --- Cancel jobs: a waiting one at once, a leased one by intent, which its holder learns at its next heartbeat.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     job_id name
 ---          mode graceful/kill
 ---          grace_ms integer 0..86400000

@@ -1,6 +1,6 @@
 --- Lease the most urgent jobs to agents: one job for each before any gets a second, the first entry first.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 ---          lanes_version integer 0..9007199254740991 | 0 means: only the lane any, which every agent may take
 ---          lanes text 3..8192 | ids of the lanes whose requirement the agents meet, joined by commas
 --- EACH     agent holder
@@ -14,6 +14,7 @@
 ---          holding text 0..8192 | fences the agent holds, each between commas; empty: not said
 --- BATCH_MAX 50
 --- USES     upkeep give_back
+--- NEEDS    fence upkeep_ms lanes_version paused
 --- MOVES    claim:QUEUED>CLAIMED claim:QUEUED>RUNNING
 --- READS    agent spec
 --- WRITES   agents: the 1,000 agents that claimed last, trimmed by upkeep

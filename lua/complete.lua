@@ -1,7 +1,7 @@
 --- End leases with an outcome: the job is done, waits for another attempt, or is given up. The same call again gets
 --- the first answer, also after the job was retried, claimed by another, or trimmed to a tombstone.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     job_id name
 ---          fence integer 1..9007199254740991
 ---          lease_id text 32..32

@@ -1,6 +1,6 @@
 --- Make a queue, or find it made: no other verb writes to a queue that was not created.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- WRITES   meta: a fixed set of fields, never trimmed
 --- RETURNS  CREATED | EXISTS
 --- COST     O(1); 2 calls

@@ -1,6 +1,6 @@
 --- Everything Redis holds of jobs.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | not used; every verb takes it
+--- COMMON   now_ms integer 0..9007199254740991 =0 | not used; every verb takes it
 --- EACH     job_id name
 --- BATCH_MAX 100
 --- READS    meta job spec result all leased finished dead

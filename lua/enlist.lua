@@ -1,6 +1,6 @@
 --- Tell a queue which session of a registered agent is the current one, and take leases from those that are over.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     agent name
 ---          generation integer 1..9007199254740991 | of the session; one older than the queue knows changes nothing
 ---          capacity integer 0..1000 | leases the agent may hold; 0: it is gone, or belongs to another pool now

@@ -1,21 +1,22 @@
 --- Take jobs in: each becomes claimable now, or later, or is recognised as one that is here already.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 ---          atomic integer 0..9007199254740991 | 0: each entry for itself; else a number of the call's own: all or none
 ---          strict integer 0..1 | 1: a taken unique key makes an atomic call fail
 --- EACH     job_id name
 ---          digest text 1..32 | of everything the caller said: same id and digest is the same job
 ---          spec text 2..1048576 | header line of JSON, newline, payload bytes; opaque here
----          priority CRITICAL/HIGH/NORMAL/LOW
----          lane name
----          delay_ms integer 0..31622400000
----          run_at_ms integer 0..9007199254740991 | 0 means none; in the past means now
----          max_attempts integer 1..100
----          retry_base_ms integer 0..3600000
----          retry_max_ms integer 0..86400000
+---          priority CRITICAL/HIGH/NORMAL/LOW =NORMAL
+---          lane name =any
+---          delay_ms integer 0..31622400000 =0
+---          run_at_ms integer 0..9007199254740991 =0 | 0 means none; in the past means now
+---          max_attempts integer 1..100 =3
+---          retry_base_ms integer 0..3600000 =5000
+---          retry_max_ms integer 0..86400000 =300000
 ---          unique text 0..64
 --- BATCH_MAX 50
 --- USES     move run
+--- NEEDS    seq max_queued
 --- MOVES    enqueue:NEW>QUEUED enqueue:NEW>SCHEDULED
 --- READS    tombs lanes
 --- WRITES   spec: one field a record, deleted with it

@@ -1,6 +1,6 @@
 --- How the queue is configured, and whether it hands out jobs.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | not used; every verb takes it
+--- COMMON   now_ms integer 0..9007199254740991 =0 | not used; every verb takes it
 --- BATCH_MAX 1
 --- READS    meta
 --- RETURNS  LIMITS record | NO_QUEUE

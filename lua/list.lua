@@ -1,6 +1,6 @@
 --- One page of the ids of an index, newest first, of jobs with the wanted status and priority.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | not used; every verb takes it
+--- COMMON   now_ms integer 0..9007199254740991 =0 | not used; every verb takes it
 ---          index all/leased/dead/finished
 ---          status text 0..16 | empty means any
 ---          priority text 0..8 | empty means any

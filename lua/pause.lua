@@ -1,11 +1,12 @@
 --- Stop handing out jobs, or go on; leased work is not touched. The first pause's reason stands until resume.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     paused integer 0..1
 ---          reason text 0..500
 ---          by text 0..128
 --- BATCH_MAX 1
 --- USES     open close announce run
+--- NEEDS    paused
 --- READS    ready lanes
 --- RETURNS  PAUSE paused reason by at_ms
 --- FLAGS    allow-oom

@@ -1,6 +1,6 @@
 --- Delete dead letters for good.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     job_id name
 --- BATCH_MAX 50
 --- USES     erase record run

@@ -1,6 +1,6 @@
 --- A part of the log of each job, and whether there can be more.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | not used; every verb takes it
+--- COMMON   now_ms integer 0..9007199254740991 =0 | not used; every verb takes it
 --- EACH     job_id name
 ---          offset integer 0..9007199254740991 | a position in the log as it is stored
 ---          most integer 1..1048580 | bytes

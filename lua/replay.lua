@@ -1,6 +1,6 @@
 --- Give ended jobs a new life: same id, fresh attempts, history kept, generation raised.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     job_id name
 ---          only dead/any | dead: dead letters alone; any: also FAILED and CANCELLED
 ---          move text 0..64 | id of this call: the same again is no second life; empty: not said

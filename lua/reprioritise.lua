@@ -1,6 +1,6 @@
 --- Change the priority of jobs that have not ended; each joins the end of its new level.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     job_id name
 ---          priority CRITICAL/HIGH/NORMAL/LOW
 --- BATCH_MAX 50

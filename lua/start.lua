@@ -1,6 +1,6 @@
 --- Begin the work of a lease: the attempt is charged. The same lease again is no second start.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     job_id name
 ---          fence integer 1..9007199254740991
 ---          lease_id text 32..32

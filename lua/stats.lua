@@ -1,6 +1,6 @@
 --- Gauges, totals and the buckets of a window of minutes.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 ---          minutes integer 0..60 | the window; 0 means since the beginning
 --- BATCH_MAX 1
 --- READS    meta ready scheduled blocked leased dead finished stats latency lanes job

@@ -1,6 +1,6 @@
 --- One bounded step of what time brings: reap, promote, trim. Claims do the same; this is for when nobody claims.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- BATCH_MAX 1
 --- USES     upkeep
 --- RETURNS  DID requeued dead_lettered promoted trimmed more next_due_ms

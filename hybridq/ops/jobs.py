@@ -30,6 +30,8 @@ __all__ = ["cancel", "enqueue", "prepare", "purge", "replay", "reprioritise", "r
 
 LANE_ANY: Final = "any"
 ON_CONFLICT: Final = ("return", "reject")
+_DEFAULTS: Final = (Priority.NORMAL.value, LANE_ANY, 0, 0, 3, 5000, 300_000, "")
+"""What an empty argument means to `enqueue.lua`: what is not sent need not be checked."""
 ATOMIC_BYTES_MAX: Final = 4 * 1024 * 1024
 """Of the specs of an atomic call: what one script call may carry."""
 
@@ -64,7 +66,8 @@ def prepare(spec: JobSpec) -> tuple[Any, ...]:
     priority = _args.member("priority", spec.priority, Priority)
     attempts = _args.integer("max_attempts", spec.max_attempts, 1, 100)
     rest = (priority.value, LANE_ANY, delay_ms, run_at_ms, attempts, base_ms, max_ms, unique_field(header.unique))
-    return (job_id, digest_of(header, payload, rest), spec_text(header, payload), *rest)
+    sent = tuple("" if value == default else value for value, default in zip(rest, _DEFAULTS, strict=True))
+    return (job_id, digest_of(header, payload, rest), spec_text(header, payload), *sent)
 
 
 def enqueue(

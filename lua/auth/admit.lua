@@ -7,7 +7,7 @@
 --- The limiter (GCRA, ITU-T I.371) belongs to the credential only when the secret was right: else whoever saw an id
 --- could use up its budget. Every other call counts for the place it comes from.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     kind none/key/registration/agent/renewal/session
 ---          id name | 0 when nothing was presented
 ---          hash text 64..64

@@ -1,7 +1,7 @@
 --- Keep what a login needs when the browser comes back from the provider: the PKCE verifier and the nonce, in clear,
 --- for these minutes only. The state itself is hashed.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     state_hash name
 ---          verifier text 1..256
 ---          nonce text 1..256

@@ -1,6 +1,6 @@
 --- Bind a token that came by a trust rule to the agent that registers with it. The first one has it.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     token_id name
 ---          agent_id name
 ---          boot_id text 1..128

@@ -1,6 +1,6 @@
 --- Close a session: its cookie is refused from the next call on.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     id name
 --- BATCH_MAX 50
 --- USES     open run

@@ -1,6 +1,6 @@
 --- Close all sessions of a person.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     person_key name
 --- BATCH_MAX 1
 --- USES     open run

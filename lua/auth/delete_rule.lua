@@ -1,6 +1,6 @@
 --- Delete a trust rule; tokens that were given by it are refused from the next call on.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     namespace name
 ---          id name
 --- BATCH_MAX 20

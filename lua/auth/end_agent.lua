@@ -1,6 +1,6 @@
 --- End an agent's family: its renewal token and all its agent tokens are refused from the next call on.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     namespace name
 ---          agent_id name
 ---          why text 1..64

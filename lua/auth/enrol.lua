@@ -1,7 +1,7 @@
 --- Give an agent its tokens: a new family with its first renewal token, and an agent token that stands on it. An older
 --- family of the same agent ends, and all tokens that stand on it: whoever proved anew that the agent is theirs has it.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     family_id name
 ---          hash text 64..64 | of the renewal token
 ---          token_id name

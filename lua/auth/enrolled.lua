@@ -1,6 +1,6 @@
 --- The credential that an agent's tokens were given for: who registered it.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     namespace name
 ---          agent_id name
 --- BATCH_MAX 50

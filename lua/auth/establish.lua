@@ -1,7 +1,7 @@
 --- Make the access records of this server unless they are there. What they begin with is the key that cursors are
 --- signed by: 32 bytes, drawn by whoever comes first.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     signing_key text 64..64 | in hex
 --- BATCH_MAX 1
 --- WRITES   meta: a fixed set of fields, never trimmed

@@ -1,6 +1,6 @@
 --- Give an agent token for a proof of another issuer, by a trust rule. It stands on the rule, and on no agent yet.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     token_id name
 ---          token_hash text 64..64
 ---          namespace name

@@ -1,6 +1,6 @@
 --- The trust rules, of whatever namespace, for proofs of one issuer and audience.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     proof name
 --- BATCH_MAX 20
 --- USES     open run

@@ -1,6 +1,6 @@
 --- Give an agent its next agent token. The family lives on from here: an agent that is seen needs no other renewal.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     family_id name
 ---          token_id name
 ---          token_hash text 64..64

@@ -1,6 +1,6 @@
 --- One page of the audit of a namespace, the newest first.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     namespace name
 ---          before text 0..40 | the entry at which the last page ended; empty: the first page
 ---          limit integer 1..200

@@ -1,6 +1,6 @@
 --- One page of the API keys or the registration keys of a namespace, the newest first.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     what key/registration
 ---          namespace name
 ---          before integer 0..9007199254740991 | the seq at which the last page ended; 0: the first page

@@ -1,6 +1,6 @@
 --- The trust rules of a namespace, all of them.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     namespace name
 --- BATCH_MAX 1
 --- USES     open run

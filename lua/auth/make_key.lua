@@ -1,6 +1,6 @@
 --- Make an API key. The same id again is answered with what was made the first time, and changes nothing.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     id name
 ---          hash text 64..64 | SHA-256 of the key's text
 ---          namespace name

@@ -1,6 +1,6 @@
 --- Keep a one-time login link: who opens it in time gets a session as this person.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     id name
 ---          hash text 64..64
 ---          namespace name

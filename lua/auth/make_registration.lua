@@ -1,6 +1,6 @@
 --- Make a registration key: what agents of one pool may register with, so and so many times, for a while.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     id name
 ---          hash text 64..64 | SHA-256 of the key's text
 ---          namespace name

@@ -1,6 +1,6 @@
 --- Write lines into the audit of a namespace.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | not used: an entry has the time the server gave it
+--- COMMON   now_ms integer 0..9007199254740991 =0 | not used: an entry has the time the server gave it
 --- EACH     namespace name
 ---          actor text 0..128
 ---          action text 1..64

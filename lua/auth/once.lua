@@ -1,6 +1,6 @@
 --- Remember a value, and tell whether it is the first time: for ids of proofs and nonces of signatures.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     what name
 ---          hash name
 ---          mark text 1..64 | of this call: sent again, it is still the first time

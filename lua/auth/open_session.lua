@@ -1,6 +1,6 @@
 --- Open a person's session. At a login the session that the browser had before ends in the same step.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     id name
 ---          hash text 64..64 | of the cookie's text
 ---          csrf_hash text 64..64

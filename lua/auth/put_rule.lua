@@ -1,6 +1,6 @@
 --- Set a trust rule: whose proofs are exchanged for a token, and for which. It is found again by issuer and audience.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     namespace name
 ---          id name
 ---          proof name | stands for issuer and audience together

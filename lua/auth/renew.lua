@@ -1,7 +1,7 @@
 --- Take a renewal token and give the next one, with an agent token. The current token is accepted, and once more as the
 --- previous one, in case the reply was lost. What was used up before and comes again ends the family for everybody.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     family_id name
 ---          hash text 64..64 | of the text that was presented
 ---          next_hash text 64..64 | of the renewal token to give

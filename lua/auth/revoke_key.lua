@@ -1,7 +1,7 @@
 --- Revoke an API key or a registration key: it is refused from the next call on. The record stays for a day, so that
 --- a repeated request to make it finds that it was made.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     what key/registration
 ---          namespace name
 ---          id name

@@ -1,6 +1,6 @@
 --- Spend one use of a registration key. The same use again, because a reply was lost, costs nothing.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     id name
 ---          hash text 64..64 | of the text that was presented
 ---          use name | stands for what it is spent on: one agent and boot

@@ -1,6 +1,6 @@
 --- Take a one-time login link, once. A wrong secret leaves it where it is.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     id name
 ---          hash text 64..64
 --- BATCH_MAX 20

@@ -1,6 +1,6 @@
 --- Take what a login left, once.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     state_hash name
 --- BATCH_MAX 20
 --- USES     open run

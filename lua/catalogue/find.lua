@@ -1,6 +1,6 @@
 --- Tell whether queues are there, without making them.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | not used; every verb takes it
+--- COMMON   now_ms integer 0..9007199254740991 =0 | not used; every verb takes it
 --- EACH     queue name
 --- BATCH_MAX 50
 --- READS    meta queues

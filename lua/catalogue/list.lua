@@ -1,6 +1,6 @@
 --- One page of the queues of a namespace, by name.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | not used; every verb takes it
+--- COMMON   now_ms integer 0..9007199254740991 =0 | not used; every verb takes it
 ---          after text 0..64 | the last name of the page before; empty for the first page
 ---          limit integer 1..1000
 --- BATCH_MAX 1

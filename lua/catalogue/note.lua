@@ -1,6 +1,6 @@
 --- Note that a queue is there, before it is: so nobody has to search the keyspace for the queues of a namespace.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     queue name
 --- BATCH_MAX 50
 --- WRITES   meta: a fixed set of fields, never trimmed

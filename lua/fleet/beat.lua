@@ -1,6 +1,6 @@
 --- An agent is alive: note it, take its figures, and say how soon to beat again.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     agent name
 ---          session_id text 32..32
 ---          metrics text 0..8192 | JSON; empty: not said, and what was said before stands

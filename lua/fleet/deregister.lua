@@ -1,6 +1,6 @@
 --- End an agent's session for good. Its generation grows, so that whatever the session still says is refused.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     agent name
 ---          session_id text 0..32 | empty: whichever it is
 ---          reason text 0..500

@@ -1,6 +1,6 @@
 --- Agents as they are kept, and what their status is derived from beside that.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     agent name
 --- BATCH_MAX 50
 --- READS    meta agent

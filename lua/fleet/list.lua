@@ -1,6 +1,6 @@
 --- One page of agents by name, of the whole fleet or of one pool, as they are kept.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 ---          within text 0..64 | a pool; empty: all
 ---          after text 0..64 | the last name of the page before; empty for the first page
 ---          limit integer 1..300

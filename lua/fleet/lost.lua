@@ -1,6 +1,6 @@
 --- One bounded step of what time brings: silent agents become OFFLINE, old records go, and what queues are owed is told.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- BATCH_MAX 1
 --- USES     watch owe safely
 --- WRITES   agents: deletes only

@@ -1,6 +1,6 @@
 --- The numbers of agents a pool should have, and how many records of agents it has.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | not used; every verb takes it
+--- COMMON   now_ms integer 0..9007199254740991 =0 | not used; every verb takes it
 --- EACH     pool name
 --- BATCH_MAX 50
 --- READS    meta pools pool

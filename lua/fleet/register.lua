@@ -1,6 +1,6 @@
 --- Begin a session of an agent. The same boot in the same pool goes on with the session it has.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     agent name
 ---          pool name
 ---          boot_id text 1..128 | of one start of the agent: what tells a repeated call from another process

@@ -1,6 +1,6 @@
 --- Say how many agents a pool should have: what is not said stays as it was.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     pool name
 ---          min integer 0..100001 | plus one; 0: not said
 ---          max integer 0..100001 | plus one; 0: not said

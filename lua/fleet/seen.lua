@@ -1,6 +1,6 @@
 --- An agent is alive, as its claim shows: noted at most once a second, and no new word about beats.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     agent name
 ---          session_id text 32..32
 --- BATCH_MAX 50

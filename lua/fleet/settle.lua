@@ -1,6 +1,6 @@
 --- A queue was told what it was owed of an agent.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     agent name
 ---          pool name
 ---          generation integer 1..9007199254740991

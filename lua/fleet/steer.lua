@@ -1,6 +1,6 @@
 --- Have an agent drain, or take work again. What is so already stays as it is.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 --- EACH     agent name
 ---          draining integer 0..1
 ---          reason text 0..500

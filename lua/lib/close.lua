@@ -1,5 +1,6 @@
 --- Ends every verb that changes something: counters, wait and run times, events and rings, each written once a call.
 --- USES     open
+--- NEEDS    events_max
 --- WRITES   meta: a fixed set of fields, never trimmed
 --- WRITES   stats: a fixed set of counters, never trimmed
 --- WRITES   latency: about 500 buckets a minute; folded into latency:all by upkeep, and gone after 2 hours by its own time

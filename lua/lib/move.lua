@@ -1,5 +1,6 @@
 --- Every way out of a lease or a waiting place, and every way into one: status, index, held set, unique key, counters, event.
 --- USES     open close record
+--- NEEDS    order
 --- WRITES   job: one hash a record, deleted with it by upkeep or purge
 --- WRITES   ready: one entry a QUEUED job, gone when it leaves
 --- WRITES   scheduled: one entry a SCHEDULED job, gone when it leaves

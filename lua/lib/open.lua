@@ -1,5 +1,6 @@
 --- Begins every verb that changes something: the clock, the queue's own record, and what the verb will write at its end.
 --- READS    meta
+--- NEEDS    schema activity_ms
 local call = redis.call
 local now = now_ms
 if now == 0 then
@@ -11,16 +12,15 @@ local function text_of(n)
   return string.format('%d', n)
 end
 local now_text = text_of(now)
--- The queue's own record: these fields every verb may use; `need` reads others.
+-- The queue's own record: the fields that headers name are read at once, `need` reads others.
 local meta = {}
 local function need(...)
   local values = call('HMGET', k_meta, ...)
   for i, field in ipairs({...}) do
-    meta[field] = values[i] or nil
+    meta[field] = meta[field] or values[i] or nil
   end
 end
-need('schema', 'activity_ms', 'gap_ms', 'gap_at_ms', 'fence', 'order', 'seq', 'paused', 'upkeep_ms', 'lanes_version',
-  'max_queued', 'events_max')
+need(unpack(NEEDS))
 if not meta.schema then
   return {'NO_QUEUE'}
 end
@@ -53,6 +53,7 @@ do
     keep('activity_ms', now_text)
   end
   if gap >= 500 then
+    need('gap_ms', 'gap_at_ms')
     local last_gap, last_at = tonumber(meta.gap_ms or 0), tonumber(meta.gap_at_ms or 0)
     -- A short idle spell must not take the grace of a long outage away: that one counts for twice its length.
     if gap >= last_gap or now > last_at + 2 * last_gap then

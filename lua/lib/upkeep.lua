@@ -156,7 +156,7 @@ local function fold()
   end
 end
 local function upkeep()
-  need('retention_ms', 'retention_count', 'max_dead', 'tombstone_ms', 'folded_minute', 'logs_bytes', 'logs_bytes_max')
+  need('gap_ms', 'gap_at_ms', 'retention_ms', 'retention_count', 'max_dead', 'tombstone_ms', 'folded_minute', 'logs_bytes', 'logs_bytes_max')
   must_be('hash', k_tombs)
   must_be('list', k_tombs_by_age)
   must_be('hash', k_spec)

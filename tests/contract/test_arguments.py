@@ -24,7 +24,11 @@ NO_NAMES = (
 
 def wrong(parameter: Parameter) -> Iterator[object]:
     """Values that are none of the parameter's type, and those just outside its bounds."""
-    kind, _, bounds = parameter.kind.partition(" ")
+    yield from (value for value in _wrong(parameter.kind.partition(" =")[0]) if value or parameter.default is None)
+
+
+def _wrong(whole: str) -> Iterator[object]:
+    kind, _, bounds = whole.partition(" ")
     low, _, high = bounds.partition("..")
     if kind == "integer":
         yield from NO_INTEGERS
@@ -40,7 +44,7 @@ def wrong(parameter: Parameter) -> Iterator[object]:
         if int(low):
             yield "x" * (int(low) - 1)
     else:
-        words = parameter.kind.split("/")
+        words = whole.split("/")
         yield from ("", "nothing", f"{words[0]} ", words[0].swapcase(), f"{words[0]}\0", LUA)
 
 

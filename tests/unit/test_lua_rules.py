@@ -101,7 +101,7 @@ def test_a_verb_says_what_it_takes_and_returns_and_costs(verb: str) -> None:
     assert 1 <= header.batch_max <= 100
     assert header.each or header.batch_max == 1
     for parameter in (*header.common, *header.each):
-        assert re.fullmatch(r"name|holder|(integer|text) \d+\.\.\d+|\w+(/\w+)+", parameter.kind), parameter
+        assert re.fullmatch(r"(name|holder|(integer|text) \d+\.\.\d+|\w+(/\w+)+)( =\w+)?", parameter.kind), parameter
 
 
 @every_verb

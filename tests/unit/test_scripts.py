@@ -24,6 +24,7 @@ HEADER = """\
 ---          text text 0..64 | 1 | 2
 --- BATCH_MAX 7
 --- USES     move run
+--- NEEDS    seq paused
 --- READS    tombs lanes
 --- WRITES   spec: one field a record, deleted with it
 --- MAY_WRITE unique: one field: a live job
@@ -44,6 +45,7 @@ def test_a_header_is_read_whole() -> None:
         each=[Parameter("job_id", "name"), Parameter("word", "red/green"), Parameter("text", "text 0..64")],
         batch_max=7,
         uses=["move", "run"],
+        needs=["seq", "paused"],
         reads=["tombs", "lanes"],
         writes={"spec": "one field a record, deleted with it"},
         may_write={"unique": "one field: a live job"},
@@ -74,11 +76,18 @@ def test_what_is_no_header_says_nothing(text: str) -> None:
         ("name", "name_of(x, 'it')"),
         ("integer 1..100", "integer_of(x, 'it', 1, 100)"),
         ("text 0..64", "text_of(x, 'it', 0, 64)"),
-        ("a/b", "word_of(x, 'it', {['a'] = true, ['b'] = true})"),
+        ("a/b", "word_of(x, 'it', it_words)"),
+        ("integer 1..100 =7", "x == '' and 7 or integer_of(x, 'it', 1, 100)"),
+        ("name =any", "x == '' and 'any' or name_of(x, 'it')"),
     ],
 )
 def test_each_type_has_its_check(kind: str, expression: str) -> None:
     assert expression == Parameter("it", kind).lua("x")
+
+
+def test_the_words_of_a_type_are_a_table_of_the_whole_call() -> None:
+    assert Parameter("it", "a/b =a").words == "{['a'] = true, ['b'] = true}"
+    assert Parameter("it", "integer 0..1").words is None
 
 
 # -- composition -----------------------------------------------------------------------------------------
@@ -97,6 +106,16 @@ def test_what_is_used_comes_before_what_uses_it_and_once(tmp_path: Path) -> None
     folder = folder_of(tmp_path, verb="left right", left="base", right="base left", base="")
 
     assert scripts._parts_of(folder, "verb") == ["lib/base.lua", "lib/left.lua", "lib/right.lua", "verb.lua"]
+
+
+def test_functions_that_nobody_calls_are_left_out() -> None:
+    """Also those that only they call; each line keeps the place it came from."""
+    lines = ["local a = 1", "local function used()", "  return inner()", "end", "local function inner()", "  return a",
+             "end", "local function idle()", "  return other()", "end", "local function other()", "end", "return used()"]  # fmt: skip
+    kept, origins = scripts._without_unused(lines, [str(number) for number in range(len(lines))])
+
+    assert kept == lines[:7] + lines[12:]
+    assert origins == [*(str(number) for number in range(7)), "12"]
 
 
 def test_a_circle_is_refused_with_the_way_around_it(tmp_path: Path) -> None:
