@@ -111,7 +111,8 @@ def test_what_is_used_comes_before_what_uses_it_and_once(tmp_path: Path) -> None
 def test_functions_that_nobody_calls_are_left_out() -> None:
     """Also those that only they call; each line keeps the place it came from."""
     lines = ["local a = 1", "local function used()", "  return inner()", "end", "local function inner()", "  return a",
-             "end", "local function idle()", "  return other()", "end", "local function other()", "end", "return used()"]  # fmt: skip
+             "end", "local function idle()", "  return other()", "end", "local function other()", "end",
+             "return used()"]  # fmt: skip
     kept, origins = scripts._without_unused(lines, [str(number) for number in range(len(lines))])
 
     assert kept == lines[:7] + lines[12:]
