@@ -122,7 +122,8 @@ def test_what_is_wrong_with_a_file_is_said_without_what_is_in_it(tmp_path: Path)
 
 def test_a_private_key_in_the_place_of_a_public_one_is_not_shown() -> None:
     """It must not be taken for a path and printed."""
-    for text in (SIGN.text, OPEN.text, SIGN.text[:-9], SIGN.text.replace("hqsign", "hqsing")):
+    bare = SIGN.text.removeprefix("hqsign_")
+    for text in (SIGN.text, OPEN.text, SIGN.text[:-9], SIGN.text.replace("hqsign", "hqsing"), bare, f" {bare}\n", "\0"):
         with pytest.raises(KeyUnusable) as caught:
             read_keys(VerifyKey, [text])
         assert SIGN.text[12:24] not in str(caught.value)

@@ -175,6 +175,7 @@ def read_keys(kind: type[K], given: Iterable[str]) -> tuple[K, ...]:
 
 
 _LOOKS_LIKE_A_KEY: Final = re.compile(r"hq[a-z]+_[A-Za-z0-9_-]{24,}")
+_MAY_BE_A_KEY: Final = re.compile(r"\s*[A-Za-z0-9_+/=-]{40,}\s*")
 
 
 def _keys_in(kind: type[K], path: Path) -> list[K]:
@@ -182,8 +183,10 @@ def _keys_in(kind: type[K], path: Path) -> list[K]:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(FILE_BYTES_MAX + 1)
-    except OSError as wrong:
-        raise KeyUnusable(f"{path}: {wrong.strerror or 'cannot be read'}") from None
+    except (OSError, ValueError) as wrong:
+        shown = "a path that may be a key itself" if _MAY_BE_A_KEY.fullmatch(str(path)) else str(path)
+        reason = wrong.strerror if isinstance(wrong, OSError) else None
+        raise KeyUnusable(f"{shown}: {reason or 'cannot be read'}") from None
     if kind.private and os.name == "posix" and mode & 0o077:
         raise KeyUnusable(f"{path}: others may read or change this private key; chmod 600 {path}")
     if os.name == "posix" and mode & (stat.S_IWGRP | stat.S_IWOTH):
