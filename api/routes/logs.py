@@ -72,6 +72,11 @@ class LogRead(msgspec.Struct, frozen=True, kw_only=True):
     problems=["job_not_found", "not_lease_holder", "offset_gap", "queue_full", "stale_lease"],
     guard="redact",
     summary="Write a piece of a job's log; the same piece again is ignored.",
+    description=(
+        "`offset` counts the bytes of UTF-8 that were sent under this lease; a gap is 409 with the offset `expected`. "
+        "A piece has at most 1,048,576 of them. Secrets are taken out of each piece by itself, so send whole lines. "
+        "What comes when the log has reached its limit is taken and not stored."
+    ),
     tags=["queue"],
     examples={"body": {"lease_token": "3686400000001." + "0" * 32, "offset": 0, "data": "compiling\n"}},
 )

@@ -16,7 +16,7 @@ import jsonschema_rs
 import pytest
 
 from tests import servers
-from tests.api.client import Api
+from tests.api.client import Agent, Api
 from tests.unit import guard_corpus
 
 METHODS: Final = ("get", "post", "put", "patch", "delete")
@@ -263,7 +263,7 @@ class Planter:
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._client = api.connect()
+        self.client = api.connect()
         self.seen = Seen()
 
     def send(
@@ -284,10 +284,10 @@ class Planter:
         if operation.method != "get":
             sent["Content-Type"] = "application/x-www-form-urlencoded" if operation.form else "application/json"
             content = urlencode(body) if operation.form else json.dumps({} if body is None else body)
-        request = self._client.build_request(
+        request = self.client.build_request(
             operation.method.upper(), path, params=query, headers={**sent, **(headers or {})}, content=content
         )
-        answer = self._client.send(request, stream=True)
+        answer = self.client.send(request, stream=True)
         try:
             streams = answer.headers.get("content-type", "").startswith("text/event-stream")
             got = next(answer.iter_raw()) if streams else answer.read()
@@ -401,7 +401,7 @@ def _at(body: Any, pointer: str) -> Any:
     return body
 
 
-def test_results_and_metrics_of_agents_are_redacted_and_never_refused(
+def test_results_metrics_and_logs_of_agents_are_redacted_and_never_refused(
     planter: Planter, api: Api, database: servers.ServerProcess
 ) -> None:
     agent = api.agent("reporter", "reports")
@@ -422,6 +422,7 @@ def test_results_and_metrics_of_agents_are_redacted_and_never_refused(
             leased = agent.claim(pool="reports").json()["job"]
             lease = {"lease_token": leased["lease_token"]}
             assert agent.post(f"/api/queue/jobs/{leased['id']}/start", lease).status_code == 200
+            _say_with_secrets(planter, api, agent, leased, canary, rule)
             ended = agent.post(
                 f"/api/queue/jobs/{leased['id']}/complete",
                 {**lease, "outcome": outcome, place: {"message": f"used {canary}", "lines": [canary]}},
@@ -433,3 +434,22 @@ def test_results_and_metrics_of_agents_are_redacted_and_never_refused(
                 planter.seen.take("complete", answer.status_code, answer.headers, answer.content)
             assert f"[redacted:{rule}]" in found.text
     must_be_nowhere(planter, api, database)
+
+
+def _say_with_secrets(planter: Planter, api: Api, agent: Agent, leased: dict[str, Any], canary: str, rule: str) -> None:
+    """Have a job say a secret; the piece comes again, with more behind it; then read and follow the log."""
+    path = f"/api/queue/jobs/{leased['id']}/logs"
+    first, more = f"export KEY {canary}\nzw\u00f6lf\n", f"\x1b[31m{canary}\x1b[0m\n"
+    for said in (first, first + more):
+        written = agent.post(path, {"lease_token": leased["lease_token"], "offset": 0, "data": said})
+        assert written.status_code == 200, written.text
+        assert written.json()["next_offset"] == len(said.encode())
+        assert written.json()["redactions"] >= 1
+        planter.seen.take("POST logs", written.status_code, written.headers, written.content)
+    read = api.get(path)
+    assert read.json()["data"].count(f"[redacted:{rule}]") == 2
+    planter.seen.take("GET logs", read.status_code, read.headers, read.content)
+    headers = {"Authorization": f"Bearer {api.admin}"}
+    with planter.client.stream("GET", path, params={"follow": "true"}, headers=headers) as followed:
+        blocks = itertools.takewhile(lambda line: "zw\u00f6lf" not in line, followed.iter_lines())
+        planter.seen.take("follow logs", followed.status_code, followed.headers, "\n".join(blocks).encode())

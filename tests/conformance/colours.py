@@ -48,9 +48,22 @@ class Awaiting:
         found = getattr(self._target, name)
         if name == "dead":
             return Awaiting(found, self._loop)
+        if inspect.isasyncgenfunction(found):
+            return lambda *args, **named: self._each(found(*args, **named))
         if not inspect.iscoroutinefunction(found):
             return found
         return lambda *args, **named: self._loop.wait_for(found, *args, **named)
+
+    def _each(self, items: Any) -> Iterator[Any]:
+        """What an async iterator yields, each awaited in `loop`."""
+        try:
+            while True:
+                try:
+                    yield self._loop.wait_for(items.__anext__)
+                except StopAsyncIteration:
+                    return
+        finally:
+            self._loop.wait_for(items.aclose)
 
 
 @contextlib.contextmanager
