@@ -34,6 +34,7 @@ EXIT_TIMEOUT: Final = 124
 EXIT_CANCELLED: Final = 130
 LOOK_S: Final = (0.05, 1.0)
 """How often to look whether the job has begun: soon at first, then ever less."""
+LOG_S: Final = 0.2
 HINT_AFTER_S: Final = 1.0
 """An agent that is there has claimed by then."""
 
@@ -120,7 +121,7 @@ class _Follower:
         """Follow until the job has ended, or go on with that."""
         if self._offset == 0:
             self._until_it_begins()
-        for part in self._queue.follow_log(self._job_id, offset=self._offset):
+        for part in self._queue.follow_log(self._job_id, offset=self._offset, poll_s=LOG_S):
             self._offset = part.next_offset
             if part.data and not self._out.json:
                 print_log(part)

@@ -136,8 +136,8 @@ class Remote:
         """Return a part of a job's log."""
         return self.client.read_log(self._id(job_id), offset=offset, limit=limit)
 
-    def follow_log(self, job_id: str, *, offset: int = 0) -> Iterator[LogPart]:
-        """Yield a job's log as it grows, to its end."""
+    def follow_log(self, job_id: str, *, offset: int = 0, poll_s: float = 0.5) -> Iterator[LogPart]:
+        """Yield a job's log as it grows, to its end. The server tells, so `poll_s` means nothing here."""
         return self.client.follow_log(self._id(job_id), offset=offset)
 
     # -- the wire ------------------------------------------------------------------------------------------------

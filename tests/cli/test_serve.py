@@ -52,7 +52,7 @@ def test_up_says_where_it_is_in_words(tmp_path: Path, redis_url: str) -> None:
     )
     try:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(4)]
+        lines = [process.stdout.readline() for _ in range(5)]
     finally:
         process.terminate()
         assert process.wait(20) == 0
@@ -60,7 +60,8 @@ def test_up_says_where_it_is_in_words(tmp_path: Path, redis_url: str) -> None:
     assert lines[0].startswith("hybridq is up: http://127.0.0.1:")
     assert "#login_token=" in lines[1]
     assert "hqk_" in lines[2]
-    assert lines[3] == "Ctrl-C stops it; twice, at once\n"
+    assert lines[3] == f"  in another terminal:     hybridq enqueue --run 'make test' --redis {redis_url}\n"
+    assert lines[4] == "Ctrl-C stops it; twice, at once\n"
 
 
 def test_the_admin_key_and_the_login_link_are_only_for_development(redis_url: str) -> None:
