@@ -187,6 +187,13 @@ def test_a_recipient_cannot_be_taken_away_or_added() -> None:
         assert "changed" in rejected({"sealed": b64(touched)}, "sealed_unreadable")
 
 
+def test_a_text_of_any_length_is_answered() -> None:
+    text = seal(PLAIN, [KEY.public])["sealed"]
+
+    for length in (*range(8), *range(60, 80), *range(len(text) - 8, len(text))):
+        rejected({"sealed": text[:length]}, "sealed_unreadable")
+
+
 @pytest.mark.parametrize("cut", [0, 4, 10, 100, 200])
 def test_what_was_cut_off_is_rejected(cut: int) -> None:
     raw = unb64(seal(PLAIN, [KEY.public])["sealed"])

@@ -17,6 +17,7 @@ public key. With `pool` and `job_id` it cannot be moved to another job; who orde
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,7 +114,10 @@ def _decrypted(text: str, keys: tuple[OpenKey, ...]) -> bytes:
     # Twice the limit: a payload that came through the API is smaller, and nobody should make us decrypt more.
     if len(text) > 2 * PAYLOAD_BYTES_MAX or not _FORM.fullmatch(text):
         raise _unreadable("it is not what `hybridq seal` makes")
-    raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error:
+        raise _unreadable("it is cut off") from None
     if base64.urlsafe_b64encode(raw).decode().rstrip("=") != text:
         raise _unreadable("it is not what `hybridq seal` makes")
     start, count = len(MAGIC) + 1, raw[len(MAGIC)]
