@@ -337,6 +337,24 @@ def test_content_in_another_form_is_rejected(written: Any) -> None:
     rejected(forged(KEY, written(content())), "signature_invalid")
 
 
+def test_content_in_another_spelling_of_its_base64_is_rejected() -> None:
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    raw = canonical(content(steps=[{"name": "x", "run": "id"}]))
+    while len(raw) % 3 == 0:
+        raw = canonical(content(steps=[{"name": "x", "run": "id" + "x" * random.randrange(9)}]))
+    segment = b64(raw)
+    other = segment[:-1] + alphabet[alphabet.index(segment[-1]) ^ 1]
+    assert unb64(other) == raw
+
+    for text, good in ((segment, True), (other, False)):
+        head = f"{b64(canonical(HEADER))}.{text}"
+        payload = {"signed": f"{head}.{b64(SigningKey(KEY.raw).sign(head.encode()).signature)}"}
+        if good:
+            assert ran(payload)
+        else:
+            rejected(payload, "signature_invalid")
+
+
 @pytest.mark.parametrize("name", ["labels", "Steps", "step", "timeout_seconds", "payload", "exp", "signed", ""])
 def test_unknown_fields_are_rejected_and_named(name: str) -> None:
     assert name in rejected(forged(KEY, content(**{name: 1})), "unknown_field")
