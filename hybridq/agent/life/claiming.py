@@ -101,7 +101,8 @@ class Claimer:
             except Superseded:
                 return
             except HybridqError as trouble:
-                self._failed(trouble)
+                if not self._stopped:
+                    self._failed(trouble)
                 continue
             self._answered()
             for job in claimed.jobs:

@@ -43,7 +43,8 @@ LATER: Final = (errors.Unreachable, errors.ServerAway, errors.RateLimited, error
 OVER: Final = (errors.Contradicted, errors.Missing, errors.Forbidden, errors.Malformed)
 """Answers to a start that say: this job is not ours to run."""
 LOG_CLOSE_S: Final = 30.0
-"""How long the rest of a log may take, while the lease lasts."""
+LOG_CLOSE_S_MAX: Final = 120.0
+"""How long the rest of a log may take: as long as the lease lasts, between the two."""
 
 
 class Working:
@@ -214,7 +215,8 @@ class Working:
         if held.lost or ended.stopped == "lease_lost":
             summary = job_log.close(within_s=0)
         else:
-            summary = job_log.close(within_s=5.0 if ended.stopped else LOG_CLOSE_S)
+            left_s = min(LOG_CLOSE_S_MAX, max(LOG_CLOSE_S, held.ends_at_s - time.monotonic()))
+            summary = job_log.close(within_s=5.0 if ended.stopped else left_s)
         said = {
             **ended.result,
             "last_lines": list(summary.last_lines),
