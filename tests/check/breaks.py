@@ -79,6 +79,64 @@ def _(shop: Shop) -> None:
     shop.redis.hset(shop.key("result"), "erased", b"[]")
 
 
+@breaks("a log is left of a job that was erased", 1, job="erased")
+def _(shop: Shop) -> None:
+    shop.redis.set(shop.key("log:erased"), "last words")
+    shop.redis.hincrby(shop.key("meta"), "logs_bytes", 10)
+
+
+@breaks("the index of logs lists a job that was erased", 1, job="erased")
+def _(shop: Shop) -> None:
+    shop.redis.zadd(shop.key("logs"), {"erased": 1})
+
+
+@breaks("the log of an ended job is in no index", 1, job="completed")
+def _(shop: Shop) -> None:
+    shop.redis.zrem(shop.key("logs"), "completed")
+
+
+@breaks("the log of an ended job stands elsewhere than its end", 1, job="completed")
+def _(shop: Shop) -> None:
+    shop.redis.zincrby(shop.key("logs"), -1, "completed")
+
+
+@breaks("the log of a job that runs may be dropped", 1, job="running")
+def _(shop: Shop) -> None:
+    shop.redis.zadd(shop.key("logs"), {"running": 1})
+
+
+@breaks("a log is gone and its record does not know", 7, 9, job="running")
+def _(shop: Shop) -> None:
+    shop.redis.delete(shop.key("log:running"))
+
+
+@breaks("a job said something that its record does not know of", 9, job="queued")
+def _(shop: Shop) -> None:
+    shop.redis.set(shop.key("log:queued"), "hello")
+    shop.redis.hincrby(shop.key("meta"), "logs_bytes", 5)
+
+
+@breaks("a log was written under a fence that the job never had", 4, job="running")
+def _(shop: Shop) -> None:
+    shop.redis.hincrby(shop.job("running"), "log_fence", 1)
+
+
+@breaks("the bytes of the logs are miscounted", 7)
+def _(shop: Shop) -> None:
+    shop.redis.hincrby(shop.key("meta"), "logs_bytes", 3)
+
+
+@breaks("upkeep left more of logs than it should", 0)
+def _(shop: Shop) -> None:
+    shop.queue.upkeep()
+    shop.redis.hset(shop.key("meta"), mapping={"logs_bytes_max": 5, "activity_ms": 0})
+
+
+@breaks("a bound of logs is no number", 0)
+def _(shop: Shop) -> None:
+    shop.redis.hset(shop.key("meta"), "log_bytes_max", "much")
+
+
 @breaks("a record is not listed in all", 1, 7, job="second")
 def _(shop: Shop) -> None:
     shop.redis.zrem(shop.key("all"), "second")
