@@ -14,6 +14,7 @@ import pytest
 
 from tests.agent.life_agents import AGAIN, SOON_S, AgentProcess, Http, Job, agents, gone, lives
 from tests.api.client import Api, wait_until
+from tests.oidc import AUDIENCE, Issuer
 from tests.servers import ServerProcess
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -52,7 +53,7 @@ def agent_of(api: Api, name: str = "a1") -> dict[str, Any]:
     return found
 
 
-# -- a life without trouble ------------------------------------------------------------------------------------------
+# -- a life without trouble ----------------------------------------------------------------------------------------
 
 
 def test_a_job_runs_and_its_end_is_told(api: Api, start: Start) -> None:
@@ -93,7 +94,7 @@ def test_what_is_no_work_for_an_agent_is_rejected_for_good(api: Api, start: Star
     assert ("FAILED", "rejected", "no_steps") == (found["status"], found["outcome"], found["error"]["code"])
 
 
-# -- cancel ----------------------------------------------------------------------------------------------------------
+# -- cancel --------------------------------------------------------------------------------------------------------
 
 
 def test_a_cancel_reaches_a_running_job_and_leaves_no_process(api: Api, start: Start, job: Callable[..., Job]) -> None:
@@ -123,7 +124,7 @@ def test_a_job_that_is_cancelled_before_its_start_is_dropped(api: Api, start: St
         assert 0 == agent.drain()
 
 
-# -- drain -----------------------------------------------------------------------------------------------------------
+# -- drain ---------------------------------------------------------------------------------------------------------
 
 
 def test_sigterm_lets_the_running_job_finish_and_claims_no_other(
@@ -207,7 +208,7 @@ def test_a_drain_by_the_server_keeps_the_agent_until_it_is_undrained(
     assert agent.running
 
 
-# -- the process dies, or stands still ---------------------------------------------------------------------------------
+# -- the process dies, or stands still -----------------------------------------------------------------------------
 
 
 def test_a_restart_goes_on_with_the_session_and_ends_what_died_with_the_process(
@@ -263,7 +264,7 @@ def test_an_agent_that_stood_still_past_its_lease_completes_nothing(
     assert 0 == stopped.drain() == other.drain()
 
 
-# -- the server is away ------------------------------------------------------------------------------------------------
+# -- the server is away --------------------------------------------------------------------------------------------
 
 
 def test_a_job_is_dead_before_its_lease_ends_when_the_server_is_away(
@@ -338,7 +339,7 @@ def test_it_waits_for_a_server_that_is_not_there_yet(api: Api, start: Start, job
         job().wait_runs()
 
 
-# -- who it is -----------------------------------------------------------------------------------------------------------
+# -- who it is -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["registration key", "API key"])
@@ -359,6 +360,36 @@ def test_another_agent_of_its_name_stops_all_its_jobs_at_once(
     assert "another agent registered as a1" in first.events("agent.superseded")[0]["reason"]
     assert second.running
     assert [] == second.events("agent.superseded")
+
+
+def test_a_key_of_one_use_is_enough_when_the_answer_to_it_is_lost(api: Api, start: Start) -> None:
+    key = api.post("/api/agents/keys", {"pool": "default", "uses": 1}).json()["key"]
+    with Http(api) as network:
+        lost = network.drop_next_reply(b"/api/agents/register")
+
+        agent = start(url=network.url, key=key)
+
+        assert lost.is_set()
+        assert 0 == agent.drain()
+
+
+def test_it_comes_in_by_an_oidc_token_and_asks_for_none_when_it_comes_again(
+    api: Api, start: Start, tmp_path: Path
+) -> None:
+    with Issuer("RSA") as issuer:
+        rule = {"issuer": issuer.url, "audience": AUDIENCE, "claims": {"sub": "repo:42"}, "pool": "linux"}
+        assert 201 == api.put("/api/trust-rules/ci", rule).status_code
+        token = tmp_path / "token"
+        token.write_text(issuer.token(aud=AUDIENCE, sub="repo:42"))
+        agent = start(key=None, oidc_token_file=str(token))
+        assert "linux" == agent.events("agent.started")[0]["pool"]
+
+    registered_at = agent_of(api)["registered_at"]
+    agent.kill()
+    token.unlink()
+    agent.start()
+
+    assert registered_at == agent_of(api)["registered_at"]  # the same session
 
 
 def test_a_session_that_ended_while_it_was_down_begins_anew_with_the_key(
@@ -397,7 +428,7 @@ def test_an_ephemeral_agent_keeps_no_session_and_has_a_name_of_its_own(api: Api,
     assert "TERMINATED" == agent_of(api, "short-lived")["status"]
 
 
-# -- when to leave, and when not to claim ----------------------------------------------------------------------------------
+# -- when to leave, and when not to claim --------------------------------------------------------------------------
 
 
 def test_once_means_one_job(start: Start, job: Callable[..., Job]) -> None:

@@ -34,7 +34,7 @@ def complaints(options: dict[str, Any] | None = None, /, **environ: str) -> tupl
     return wrong.value.complaints
 
 
-# -- settings ----------------------------------------------------------------------------------------------------------
+# -- settings ------------------------------------------------------------------------------------------------------
 
 
 def test_options_come_before_variables_and_variables_before_the_file(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
     assert 64 * 1024 == told(LOG_BYTES_MAX="64KiB").log_bytes_max
 
 
-# -- journal -----------------------------------------------------------------------------------------------------------
+# -- journal -------------------------------------------------------------------------------------------------------
 
 
 def lease(number: int = 7) -> KeptLease:
@@ -207,7 +207,7 @@ def test_a_folder_belongs_to_one_process(tmp_path: Path) -> None:
         pass
 
 
-# -- leases in our hands -----------------------------------------------------------------------------------------------
+# -- leases in our hands -------------------------------------------------------------------------------------------
 
 
 class Told:
@@ -279,7 +279,7 @@ def test_a_job_that_comes_to_us_once_more_ends_the_lease_we_had() -> None:
     wait_until(lambda: slots.worked == 2, 10, what="both ended")
 
 
-# -- the machine -------------------------------------------------------------------------------------------------------
+# -- the machine ---------------------------------------------------------------------------------------------------
 
 
 def test_given_labels_win_over_those_it_finds() -> None:

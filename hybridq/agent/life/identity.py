@@ -18,11 +18,11 @@ import msgspec
 import structlog
 
 from ...errors import HybridqError, UsageError
-from ...keys import new_id
+from ...keys import NAME_PATTERN, new_id
 from .. import errors
 from .._session import Session
 from .journal import write_whole
-from .settings import AgentSettings, read_secret
+from .settings import AgentSettings, SettingsWrong, read_secret
 
 if TYPE_CHECKING:
     from .._wire import Registered
@@ -112,7 +112,7 @@ class Membership:
         version: str,
         superseded: Callable[[Superseded], None],
     ) -> None:
-        self._settings, self._file = settings, folder / "session.json"
+        self._settings, self._file, self._boot_file = settings, folder / "session.json", folder / "boot"
         self._labels, self._version = labels, version
         self._superseded = superseded
         self._over: Superseded | None = None
@@ -120,6 +120,8 @@ class Membership:
         self._clients: list[Client] = []
         self._joining = threading.Lock()
         self._client: Client | None = None
+        self._newcomer: Client | None = None
+        """Comes with the key, until it has registered."""
 
     @property
     def agent_id(self) -> str:
@@ -147,7 +149,10 @@ class Membership:
             except NO_MORE as refused:
                 log.info("agent.session_refused", component="agent", agent_id=self.agent_id, code=refused.code)
                 self._forget()
-        return self._register(self._open(None), f"boot-{new_id()}")
+            except HybridqError:
+                client.close()
+                raise
+        return self._enrol(self._boot())
 
     def ask(self, call: Callable[[Client], T], *, timeout_s: float, deadline_s: float = 0.0) -> T:
         """Make a call as the agent. Raises what it raises; `Superseded` when the session is over for good.
@@ -183,7 +188,7 @@ class Membership:
                     self._superseded(self._over)
                 raise self._over
             log.warning("agent.rejoining", component="agent", agent_id=self.agent_id, code=refused.code)
-            self._register(self._open(None), session.boot_id)
+            self._enrol(session.boot_id)
 
     def leave(self, reason: str) -> None:
         """End the session; its leases go back at once. Raises what `Client.deregister` does."""
@@ -198,6 +203,13 @@ class Membership:
             client.close()
 
     # -- beginning -------------------------------------------------------------------------------------------
+
+    def _enrol(self, boot_id: str) -> Registered:
+        """Register with the key, or the OIDC token; the client stays the same until that has worked."""
+        self._newcomer = self._newcomer or self._open(None)
+        registered = self._register(self._newcomer, boot_id)
+        self._newcomer = None
+        return registered
 
     def _register(self, client: Client, boot_id: str) -> Registered:
         registered = client.within(timeout_s=TIMEOUT_S, deadline_s=0).register(
@@ -218,7 +230,10 @@ class Membership:
             return False
         if isinstance(refused, errors.AgentNotRegistered):
             return self._has_way
-        key = self._settings.registration_key()
+        try:
+            key = self._settings.registration_key()
+        except SettingsWrong:
+            return False
         if key is None or not key.startswith("hqk_"):
             return False
         asking = self._open(msgspec.structs.replace(session, token=key, renewal_token=None), keep=False)
@@ -226,8 +241,10 @@ class Membership:
             asking.within(timeout_s=TIMEOUT_S, deadline_s=0).heartbeat()
         except errors.AgentNotRegistered:
             return True
-        except HybridqError:
+        except NO_MORE:
             return False
+        finally:
+            asking.close()
         return True
 
     @property
@@ -254,7 +271,8 @@ class Membership:
         client = Client(
             told.url, timeout_s=TIMEOUT_S, user_agent=f"hybridq-agent/{self._version}", **way, **self._route()
         )
-        self._clients.append(client)
+        if keep:
+            self._clients.append(client)
         return client
 
     def _route(self) -> dict[str, Any]:
@@ -275,7 +293,23 @@ class Membership:
         with Client(self._settings.url, timeout_s=TIMEOUT_S, deadline_s=0, **self._route()) as client:
             return client.exchange_token(read_secret("oidc_token_file", path)).access_token
 
-    # -- the session's file ----------------------------------------------------------------------------------
+    # -- what is kept ----------------------------------------------------------------------------------------
+
+    def _boot(self) -> str:
+        """Return the boot to register with, written down before.
+
+        A key that is good once is good again for the same boot: when the answer was lost, or the process died with it.
+        """
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            found = self._boot_file.read_text(encoding="ascii")
+            if not self._settings.ephemeral and NAME_PATTERN.fullmatch(found):
+                return found
+        boot_id = f"boot-{new_id()}"
+        try:
+            write_whole(self._boot_file, boot_id.encode())
+        except OSError as trouble:
+            log.warning("agent.session_not_kept", component="agent", error_type=type(trouble).__name__)
+        return boot_id
 
     def _kept(self) -> Session | None:
         """Return the session of the process before, when it is this agent's at this server."""
@@ -303,8 +337,9 @@ class Membership:
             log.warning("agent.session_not_kept", component="agent", error_type=type(trouble).__name__)
 
     def _forget(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.unlink(missing_ok=True)
+        for path in (self._file, self._boot_file):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 class _Kept(msgspec.Struct, frozen=True, kw_only=True):

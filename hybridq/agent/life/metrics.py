@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import deque
 from pathlib import Path
+from typing import Final
 
 from .labels import cores
 
 __all__ = ["Load", "memory_bytes"]
 
 
+LOOKS: Final = 12
+"""The processor's figure is that of so many looks, about a minute: a build that begins is no trouble."""
+
+
 class Load:
-    """Figures between two looks; the first look at the processor has nothing to compare with."""
+    """Figures of the machine; the first look at the processor has nothing to compare with."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._before = _cpu_ticks()
+        self._ticks: deque[tuple[int, int]] = deque(maxlen=LOOKS + 1)
 
     def look(self) -> dict[str, float]:
         """Return `cpu_percent`, `memory_percent`, `disk_percent`, `load_per_core`; what cannot be told is left out."""
         found: dict[str, float] = {}
         ticks = _cpu_ticks()
-        if ticks is not None and self._before is not None and ticks[1] > self._before[1]:
-            busy, whole = ticks[0] - self._before[0], ticks[1] - self._before[1]
-            found["cpu_percent"] = round(100 * max(0, busy) / whole, 1)
-        self._before = ticks
+        if ticks is not None:
+            self._ticks.append(ticks)
+            busy, whole = ticks[0] - self._ticks[0][0], ticks[1] - self._ticks[0][1]
+            if whole > 0:
+                found["cpu_percent"] = round(100 * max(0, busy) / whole, 1)
         total, available = memory_bytes()
         if total and available is not None:
             found["memory_percent"] = round(100 * (1 - available / total), 1)
