@@ -108,6 +108,24 @@ class Model:
         lease.confirmed = True
         return lease.cancel
 
+    def say(self, job_id: str, fence: int, offset: int, text: str) -> int:
+        """Return where the next piece begins."""
+        job, lease = self._current(job_id, fence)
+        known = job.said[1] if job.said[0] == fence else 0
+        if offset > known:
+            raise Refused("OffsetGap")
+        lease.confirmed = True
+        ends = offset + len(text)
+        if known < ends:
+            if job.log and job.said[0] != fence:
+                number = job.attempt + (job.status == "CLAIMED")
+                job.log += (
+                    "" if job.log.endswith("\n") else "\n"
+                ) + f"[hybridq] attempt {number}, agent {lease.agent}\n"
+            job.log += text[known - offset :]
+            job.said = (fence, ends)
+        return max(known, ends)
+
     def finish(self, job_id: str, fence: int, outcome: str, retryable: bool, delay_ms: int) -> tuple[str, bool]:
         """Return the status, and whether it is the answer of before."""
         try:
@@ -177,7 +195,7 @@ class Model:
         if job.spec.unique in self.unique:
             raise Refused("UniqueTaken")
         fresh = Record(job.spec, job.priority, generation=job.generation + 1, deliveries=job.deliveries)
-        self.jobs[job_id] = replace(fresh, ended=job.ended)
+        self.jobs[job_id] = replace(fresh, ended=job.ended, log=job.log, said=job.said)
         self._admit(self.jobs[job_id], "QUEUED")
         if job.spec.unique:
             self.unique[job.spec.unique] = job_id

@@ -50,6 +50,9 @@ class Record:
     hold: Hold | None = None
     ended: dict[int, tuple[str, str]] = field(default_factory=dict)
     """fence → (outcome, status after) of the leases that ended and are remembered."""
+    log: str = ""
+    said: tuple[int, int] = (0, 0)
+    """Fence of the lease that spoke last, and how many bytes it said."""
 
     def as_leased(self) -> tuple[Any, ...]:
         """What its holder is told."""

@@ -235,6 +235,22 @@ class Machine(RuleBasedStateMachine):
         self.compare_heartbeat(list({lease.job_id: lease for lease in [self.a_lease(data) for _ in range(n)]}.values()))
 
     @precondition(lambda self: self.leases)
+    @rule(
+        data=st.data(),
+        back=st.sampled_from([0, 0, 0, 1, 3, 100, -1]),
+        text=st.sampled_from(["", "a", "bc\n", "def\ng"]),
+    )
+    def say(self, data: st.DataObject, back: int, text: str) -> None:
+        """Where the lease left off, or a little before or after that."""
+        lease = self.a_lease(data)
+        job = self.model.jobs.get(lease.job_id)
+        known = job.said[1] if job is not None and job.said[0] == lease.fence else 0
+        offset = max(0, known - back)
+        self.model.touch()
+        said = answer_of(lambda: self.queue.append_log(lease, offset, text))
+        assert said == answer_of(lambda: self.model.say(lease.job_id, lease.fence, offset, text))
+
+    @precondition(lambda self: self.leases)
     @rule(data=st.data(), outcome=st.sampled_from(Outcome), retryable=st.booleans(), delay_s=delays_s)
     def finish(self, data: st.DataObject, outcome: Outcome, retryable: bool, delay_s: float | None) -> None:
         self.compare_finish(self.a_lease(data), outcome, retryable, delay_s)
@@ -362,6 +378,8 @@ class Machine(RuleBasedStateMachine):
         self.steps += 1
         if self.steps % CHECK_EVERY == 0:
             check.keyspace(self.redis, "model", now_ms=self.model.now_ms).raise_if_broken()
+            for job_id, job in self.model.jobs.items():
+                assert job.log == self.queue.read_log(job_id).data
 
 
 @pytest.mark.timeout(900)  # a failure is made smaller for up to five minutes
