@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridq.agent.work.steps import is_due, outputs_of, passed_on, unfit_names
+from hybridq.agent.work.steps import is_due, outputs_of, passed_on, passwords_of, unfit_names
 
 CONDITIONS = (None, "success", "failure", "always", "cancelled")
 
@@ -51,6 +51,18 @@ def test_a_few_names_are_passed_on_and_what_the_operator_adds() -> None:
     }
     assert "HYBRIDQ_KEY" not in passed_on(environ, ["*"])
     assert passed_on({})["PATH"]
+
+
+def test_passwords_of_proxies_are_known() -> None:
+    environ = {
+        "https_proxy": "http://me:p%40ss@proxy:3128/",
+        "HTTP_PROXY": "me:word@proxy:3128",
+        "ALL_PROXY": "socks5://proxy:1080",
+        "NO_PROXY": "localhost,a:1@b",
+        "OTHER": "http://me:other@host",
+    }
+
+    assert {"p%40ss", "p@ss", "word"} <= set(passwords_of(environ)) and "other" not in passwords_of(environ)
 
 
 def test_names_no_job_may_set() -> None:

@@ -23,7 +23,7 @@ Event: TypeAlias = tuple[bytes, list[bytes]]
 READ_BYTES: Final = 256 * 1024
 LOOK_S: Final = 0.5
 """How often it is looked after a keeper that says nothing."""
-LATE_S: Final = {keeper.LEASE: 0.5, keeper.STOP: keeper.KILL_S + 1}
+LATE_S: Final = {keeper.LEASE: 0.1, keeper.STOP: keeper.KILL_S + 1}
 """A keeper that lives on so long after a deadline of its own is ended by the agent. With a stop it may take its time
 to end what resists; with a lease there is none left."""
 HUNT_S: Final = 5.0
@@ -159,18 +159,19 @@ class KeeperProcess:
             wait_s = until_s - time.monotonic()
             if wait_s <= 0:
                 return None
+            late_s = min(self._by[kind] + late_s for kind, late_s in LATE_S.items()) - keeper.now_s()
             poll = select.poll()
             poll.register(self._heard, select.POLLIN)
             with self._lock:
                 if self._unsent:
                     poll.register(self._orders, select.POLLOUT)
-            ready = {fd for fd, _ in poll.poll(min(wait_s, LOOK_S) * 1000 + 1)}
+            ready = {fd for fd, _ in poll.poll(max(0.0, min(wait_s, late_s, LOOK_S)) * 1000 + 1)}
             if self._orders in ready:
                 with self._lock:
                     self._send()
             if self._heard in ready:
                 self._hear()
-            elif keeper.now_s() > min(self._by[kind] + late_s for kind, late_s in LATE_S.items()):
+            elif late_s <= 0:
                 raise KeeperGone("the keeper does not keep its deadlines")
         event = self._events.popleft()
         self.over = event[0] == keeper.ENDED

@@ -19,7 +19,7 @@ from .git import Checkout, Executed, GitFailed, Repository
 from .outcome import Ended, JobFacts, StopReason, WorkSettings
 from .process import KeeperGone, KeeperProcess, NotSpawned, deadline
 from .process import Step as Command
-from .steps import Unfit, command_of, environment_of, is_due, outputs_of, passed_on, sayable, unfit_names
+from .steps import Unfit, command_of, environment_of, is_due, outputs_of, passed_on, passwords_of, sayable, unfit_names
 from .workspace import Workspace
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Run:
     ) -> None:
         self._work, self._job, self._env, self._folder = work, job, dict(env), folder
         self._log, self._settings = log, settings
-        log.add_secrets(secrets)
+        log.add_secrets((*secrets, *passwords_of(os.environ)))
         self._lock = threading.Lock()
         self._keeper: KeeperProcess | None = None
         self._workspace: Workspace | None = None

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from .outcome import JobFacts, StopReason
 from .process import Step as Command
@@ -19,7 +20,17 @@ from .workspace import Workspace
 if TYPE_CHECKING:
     from ..work_of import Git, Step
 
-__all__ = ["Unfit", "command_of", "environment_of", "is_due", "outputs_of", "passed_on", "sayable", "unfit_names"]
+__all__ = [
+    "Unfit",
+    "command_of",
+    "environment_of",
+    "is_due",
+    "outputs_of",
+    "passed_on",
+    "passwords_of",
+    "sayable",
+    "unfit_names",
+]
 
 PASSED: Final = (
     *("PATH", "LANG", "LANGUAGE", "LC_*", "TZ", "USER", "LOGNAME", "SHELL", "SSL_CERT_FILE", "SSL_CERT_DIR"),
@@ -29,6 +40,7 @@ PASSED: Final = (
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 RESERVED: Final = re.compile(r"HYBRIDQ_|(LD_PRELOAD|LD_AUDIT|DYLD_INSERT_LIBRARIES|BASH_ENV|SHELLOPTS|BASHOPTS)\Z")
 """Ours, and those that put code into every program, or change what every script means."""
+PASSWORD: Final = re.compile(r"(?:[A-Za-z0-9+.-]+://)?[^/@:]*:([^/@]+)@")
 OUTPUT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 OUTPUT_OF_SEVERAL_LINES: Final = re.compile(r"([^=<]+)<<(\S+)\Z")
 SHELLS: Final[dict[str, tuple[str, ...]]] = {
@@ -73,6 +85,12 @@ def passed_on(environ: Mapping[str, str], further: Iterable[str] = ()) -> dict[s
     }
     found.setdefault("PATH", os.defpath)
     return found
+
+
+def passwords_of(environ: Mapping[str, str]) -> list[str]:
+    """The passwords in the addresses of proxies, which are passed on."""
+    found = [PASSWORD.match(value) for name, value in environ.items() if name.lower().endswith("_proxy")]
+    return [password for match in found if match is not None for password in {match[1], unquote(match[1])}]
 
 
 def unfit_names(env: Mapping[str, object]) -> list[str]:

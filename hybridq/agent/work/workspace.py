@@ -82,12 +82,19 @@ def _remove(folder: Path) -> bool:
     shutil.rmtree(folder, ignore_errors=True)
     if not _there(folder):
         return True
-    # Jobs leave folders that their owner may not write to, such as Go's module cache.
-    for path, _, _ in os.walk(folder):
-        with contextlib.suppress(OSError):
-            os.chmod(path, stat.S_IRWXU)
+    # Jobs leave folders that their owner may not read or write to, such as Go's module cache.
+    _open_up(folder)
+    for path, names, _ in os.walk(folder):
+        for name in names:
+            _open_up(Path(path, name))
     shutil.rmtree(folder, ignore_errors=True)
     return not _there(folder)
+
+
+def _open_up(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        if not folder.is_symlink():
+            folder.chmod(stat.S_IRWXU)
 
 
 def _there(folder: Path) -> bool:
