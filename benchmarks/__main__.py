@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from .drive import Figures, Sample, interleaved
 from .machine import describe
 from .report import Report, measured, print_report
-from .rows import GROUPS, Row, backlog_rows, rows
+from .rows import GROUPS, Row, backlog_rows, rows, web_rows
 from .server import AOF_MODES, ENGINES, Server
 
 
@@ -24,6 +24,7 @@ from .server import AOF_MODES, ENGINES, Server
 @click.option("--repeats", type=click.IntRange(1), default=5, help="Runs of each program. Default: 5.")
 @click.option("--engine", type=click.Choice(ENGINES), default="redis", help="Default: the redis-server on PATH.")
 @click.option("--aof", type=click.Choice(AOF_MODES), default="everysec", help="Default: everysec.")
+@click.option("--web-engine", type=click.Choice(("uvicorn", "granian")), default="uvicorn", help="Default: uvicorn.")
 @click.option("--backlog", "backlogs", type=int, multiple=True, default=(1_000, 100_000, 1_000_000))
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write everything there.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Draw PNG and SVG into this folder.")
@@ -34,12 +35,14 @@ def bench(
     repeats: int,
     engine: str,
     aof: str,
+    web_engine: str,
     backlogs: tuple[int, ...],
     json_file: Path | None,
     plots: Path | None,
 ) -> None:
     """Measure hybridq beside its limits; GROUPS narrow it down."""
-    wanted = [row for row in [*rows(jobs), *backlog_rows(backlogs, jobs)] if not groups or row.group in groups]
+    every = [*rows(jobs), *web_rows(jobs, web_engine), *backlog_rows(backlogs, jobs)]
+    wanted = [row for row in every if not groups or row.group in groups]
     console = Console(stderr=True)
     try:
         server = Server(engine, aof)

@@ -112,6 +112,7 @@ def _line_of(process: subprocess.Popen[str], expected: str = "") -> str:
 
 
 OURS: Final[Program] = (sys.executable, "-m", f"{__package__}.ours")
+WEB: Final[Program] = (sys.executable, "-m", f"{__package__}.web")
 FLOOR: Final[Program] = (sys.executable, "-m", f"{__package__}.floor")
 
 

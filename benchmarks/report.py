@@ -20,6 +20,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     unit: str
     settings: str
+    limit_is: str
     goal_of_limit: float | None
     figures: dict[str, Figures]
 
@@ -54,6 +55,7 @@ def measured(row: Row, figures: dict[str, Figures]) -> Measured:
         group=row.group,
         unit=row.unit,
         settings=row.settings,
+        limit_is=row.limit_is,
         goal_of_limit=row.goal_of_limit,
         figures=figures,
     )
@@ -64,7 +66,7 @@ def print_report(report: Report, console: Console) -> None:
     peers = sorted({name for row in report.rows for name in row.figures} - {"hybridq", "floor"})
     table = Table(title=f"hybridq, median of {report.repeats} interleaved runs", title_justify="left")
     table.add_column("what")
-    for title in ("hybridq", "min to max", "floor", "share", "goal", "Redis µs a job", "in scripts", *peers):
+    for title in ("hybridq", "min to max", "limit", "share", "goal", "Redis µs a job", "in scripts", *peers):
         table.add_column(title, justify="right")
     table.add_column("settings")
     for row in report.rows:

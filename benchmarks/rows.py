@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from .drive import FLOOR, OURS, Program
+from .drive import FLOOR, OURS, WEB, Program
 from .work import Work
 
 Works = Callable[[str], Sequence[tuple[Program, Work]]]
@@ -123,6 +123,27 @@ def rows(jobs: int) -> list[Row]:
     return made
 
 
+ENDPOINTS: Final = ("life", "claim", "enqueue", "complete", "get", "list", "stats", "register", "heartbeat")
+FEWER: Final = {"list": 20}
+"""How many times fewer calls of an endpoint are made: five pages of 200 jobs are one."""
+
+
+def web_rows(jobs: int, engine: str) -> list[Row]:
+    """Return rows of each endpoint over HTTP, 16 clients at once, beside a handler that does nothing."""
+    return [
+        Row(
+            name=f"HTTP: {what}",
+            group="http",
+            ours=_alone(WEB, jobs // FEWER.get(what, 1), what=what, how=engine, concurrency=16),
+            limit=_alone(WEB, jobs, what="noop", how=engine, concurrency=16),
+            limit_is="no-op handler",
+            goal_of_limit=0.6 if what == "life" else None,
+            settings=f"{jobs // FEWER.get(what, 1):,} calls, 16 connections, {engine}",
+        )
+        for what in ENDPOINTS
+    ]
+
+
 def backlog_rows(sizes: Sequence[int], jobs: int) -> list[Row]:
     """Return rows of the same drain before ever more waiting jobs."""
     return [
@@ -157,4 +178,4 @@ def _row(
     )
 
 
-GROUPS: Final = ("enqueue", "drain", "claim", "latency", "payload", "backlog")
+GROUPS: Final = ("enqueue", "drain", "claim", "latency", "payload", "backlog", "http")
