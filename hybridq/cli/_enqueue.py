@@ -115,8 +115,7 @@ def enqueue(
     with target.reach() as queue:
         done = queue.enqueue(type or TYPE, body, run_at=instant, **fields)
         if follow if follow is not None else commands:
-            out.note(f"{done.job_id}{_aside(done)}")
-            _followed(queue, done.job_id, out, target.words(), cancel_on_interrupt)
+            _followed(queue, done, out, target.words(), cancel_on_interrupt)
         elif out.json:
             out.document(done)
         else:
@@ -127,12 +126,13 @@ def _aside(done: Enqueued) -> str:
     return "" if done.created else " (it was there already)"
 
 
-def _followed(queue: Queue | Remote, job_id: str, out: Printer, words: str, cancel_on_interrupt: bool) -> None:
+def _followed(queue: Queue | Remote, done: Enqueued, out: Printer, words: str, cancel_on_interrupt: bool) -> None:
     """Follow a job to its end and end as it did."""
     from ._follow import exit_code_of, follow
     from ._views import job_document
 
-    job = follow(queue, job_id, out, words=words, cancel_on_interrupt=cancel_on_interrupt)
+    first = f"{done.job_id}{_aside(done)}"
+    job = follow(queue, done.job_id, out, first=first, words=words, cancel_on_interrupt=cancel_on_interrupt)
     if out.json:
         out.document(job_document(job))
     raise Exit(exit_code_of(job))

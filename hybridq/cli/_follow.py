@@ -72,14 +72,18 @@ def exit_code_of(job: Job) -> int:
     return job.exit_code if job.exit_code is not None and 0 < job.exit_code < 256 else 1
 
 
-def follow(queue: Queue | Remote, job_id: str, out: Printer, *, words: str, cancel_on_interrupt: bool) -> Job:
+def follow(
+    queue: Queue | Remote, job_id: str, out: Printer, *, first: str, words: str, cancel_on_interrupt: bool
+) -> Job:
     """Print a job's log until the job has ended, and return it; with `--json` nothing is printed.
 
-    `words`: the options that lead a command to the same queue. Raises `KeyboardInterrupt` when the user has left.
+    `first` is said before; `words`: the options that lead a command to the same queue. Raises `KeyboardInterrupt`
+    when the user has left.
     """
     follower = _Follower(queue, job_id, out)
     with _as_interrupts(signal.SIGTERM):
         try:
+            out.note(first)
             return follower.to_the_end()
         except KeyboardInterrupt:
             if not cancel_on_interrupt:

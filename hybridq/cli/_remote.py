@@ -225,7 +225,7 @@ def _job_of(wire: WireJob) -> Job:
         tags=wire.tags or {},
         labels=wire.labels or (),
         request_id=wire.request_id,
-        trace_id=wire.trace_id,
+        trace_id=wire.traceparent or wire.trace_id,
         enqueued_at=wire.enqueued_at or UNKNOWN,
         run_at=wire.run_at,
         agent=wire.agent_id,
