@@ -11,8 +11,8 @@
 --- BATCH_MAX 20
 --- USES     lease logs run
 --- RETURNS  APPENDED next_offset | OFFSET_GAP expected | STALE_LEASE status | NOT_HOLDER | NOT_FOUND
---- COST     O(bytes) an entry; 6 calls, and 7 a log that is dropped to make room, at most 10
-local DROP_MAX = 10
+--- COST     O(bytes) an entry; 6 calls, and 7 a log that is dropped to make room, at most 100
+local DROP_MAX = 100
 -- Room that is kept for the line that says where a log ends.
 local LAST_LINE = 96
 need('log_bytes_max', 'logs_bytes', 'logs_bytes_max')
@@ -47,8 +47,9 @@ end
 
 -- Where a log ends for good, so that whoever reads it does not take it for whole.
 local function with_last_line(id, text, of, most)
-  return string.format('%s%s[hybridq] the log ends here: %s reached %.0f bytes\n', text,
-    ends_a_line(id, text) and '' or '\n', of, most)
+  -- Not all in one format, which would end a text at a NUL.
+  return text .. (ends_a_line(id, text) and '' or '\n') ..
+    string.format('[hybridq] the log ends here: %s reached %.0f bytes\n', of, most)
 end
 
 -- Returns what is to be stored of `data`, and whether nothing is stored after it.
@@ -59,8 +60,12 @@ local function fitting(id, job, fence, data)
   end
   local most = tonumber(meta.log_bytes_max or LOG_BYTES_MAX)
   local left = most - size
-  make_log_room(math.min(#data + LAST_LINE, left), DROP_MAX)
+  local is_room = make_log_room(math.min(#data + LAST_LINE, left), DROP_MAX)
   local left_of_all = logs_bytes_max() - logs_bytes()
+  if not is_room and call('ZCARD', k_logs) > 0 then
+    -- There is more to drop, which the next calls do: nothing is lost of a log for others that are on their way out.
+    left_of_all = left
+  end
   if #data + LAST_LINE <= math.min(left, left_of_all) then
     return data, false
   elseif left_of_all < LAST_LINE then

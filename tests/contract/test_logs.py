@@ -305,6 +305,16 @@ def test_a_log_never_ends_inside_a_character(rig: Rig) -> None:
             assert note.startswith("[hybridq] the log ends here")
 
 
+def test_what_is_cut_keeps_every_byte_before_the_cut(rig: Rig) -> None:
+    rig.configure(log_bytes_max=1000)
+    held = begun(rig)
+    rig.append_log(held, 0, b"a\0b" * 400)
+    stored = rig.client.get(f"{rig.root}:log:a")
+
+    assert isinstance(stored, bytes)
+    assert stored.startswith((b"a\0b" * 400)[:904] + b"\n[hybridq]")
+
+
 def test_the_largest_piece_fits(rig: Rig) -> None:
     held = begun(rig)
 
@@ -372,15 +382,20 @@ def test_a_log_that_was_full_and_dropped_takes_more_in_its_next_life(rig: Rig) -
 
 
 def test_logs_are_dropped_in_bounded_steps(rig: Rig) -> None:
+    """The step that is not enough takes nothing away from who speaks: the next ones, and upkeep, go on."""
     rig.configure(logs_bytes_max=1000)
-    for n in range(25):
-        said(rig, f"job-{n}", "x" * 35)
-    assert total(rig) == 875
+    for n in range(150):
+        said(rig, f"job-{n}", "x" * 6)
+    assert total(rig) == 900
     held = begun(rig)
-    rig.append_log(held, 0, "x" * 900)
+    rig.append_log(held, 0, "x" * 800)
 
-    assert len(rig.zset("logs")) == 15
-    assert "the log ends here" in (rig.log("a") or "")
+    assert len(rig.zset("logs")) == 50
+    assert rig.log("a") == "x" * 800
+    assert total(rig) == 1100
+    rig.append_log(held, 800, "y")
+    assert len(rig.zset("logs")) == 17
+    assert total(rig) == 903
 
 
 def test_upkeep_drops_what_a_lower_bound_leaves_no_room_for(rig: Rig) -> None:

@@ -19,13 +19,13 @@ CHECKOUT = Path(__file__).parents[2]
 LUA = locate()
 FILES = sorted(str(path.relative_to(LUA)) for path in LUA.rglob("*.lua"))
 WRITES = {
-    "APPEND", "DEL", "EXPIRE", "HDEL", "HINCRBY", "HSET", "LTRIM", "PEXPIRE", "PUBLISH", "RPUSH", "SET", "XADD", "ZADD", "ZREM",
-    "ZREMRANGEBYRANK",
+    "APPEND", "DEL", "EXPIRE", "HDEL", "HINCRBY", "HSET", "LTRIM", "PEXPIRE", "PUBLISH", "RPUSH", "SET", "XADD", "ZADD",
+    "ZREM", "ZREMRANGEBYRANK",
 }  # fmt: skip
 READS = {
-    "EXISTS", "GET", "GETRANGE", "HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "LRANGE", "PTTL", "STRLEN", "TIME",
-    "TYPE", "XREVRANGE", "ZCARD", "ZCOUNT", "ZINTER", "ZMSCORE", "ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE", "ZREVRANGE",
-    "ZREVRANGEBYSCORE", "ZREVRANK", "ZSCORE",
+    "EXISTS", "GET", "GETRANGE", "HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "LRANGE", "PTTL", "STRLEN",
+    "TIME", "TYPE", "XREVRANGE", "ZCARD", "ZCOUNT", "ZINTER", "ZMSCORE", "ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE",
+    "ZREVRANGE", "ZREVRANGEBYSCORE", "ZREVRANK", "ZSCORE",
 }  # fmt: skip
 FOLDERS = ("", "auth", "catalogue", "fleet")
 WHOLE = {
