@@ -15,7 +15,6 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
 import redis as redis_py
 
 from tests.agent.e2e.agents import AgentProcess
@@ -24,6 +23,8 @@ from tests.agent.e2e.house import House
 from tests.servers import wait_until
 
 SECRET = r"""Tr0ub4dor&3/"q'$<x>=~?>Zq~7\vK9~~?m {P}w%hU~"""
+NO_SECRET = r"""Wm5!pa%/'z"{e}>j<~>~&Xy\H7 >?>c|L$n+D>~?"""
+"""Of the same kind, in a job that nobody told of it."""
 WINDOW = 12
 """So many characters of an encoded secret in a row are a leak: with fewer, chance and common words come in."""
 Start = Callable[..., AgentProcess]
@@ -164,23 +165,22 @@ def files_below(*folders: Path) -> Iterator[tuple[Path, str]]:
                 yield path, path.read_bytes().decode(errors="replace")
 
 
-@pytest.fixture
-def printing(room: Path) -> str:
-    """Shell of a job that prints the secret in every form; none of them is in the job's payload."""
-    (room / "forms").write_text(json.dumps(list(encodings(SECRET).values())))
+def printing(room: Path, secret: str) -> str:
+    """Return shell of a job that prints a secret in every form; none of them is in the job's payload."""
+    (room / "forms").write_text(json.dumps(list(encodings(secret).values())))
     (room / "printer.py").write_text(PRINTER)
     return python(room / "printer.py", room / "forms")
 
 
-def test_there_are_forty_encodings_and_each_can_be_found(house: House, agent: Start, room: Path, printing: str) -> None:
-    """What the other test looks for is there when the agent is not told that the value is a secret."""
-    forms = encodings(SECRET)
+def test_there_are_forty_encodings_and_each_can_be_found(house: House, agent: Start, room: Path) -> None:
+    """What the other test looks for is there when the agent is not told that a value is a secret."""
+    forms = encodings(NO_SECRET)
     assert len(forms) >= 40
     assert len(set(forms.values())) == len(forms)
     agent("a")
-    job = house.client.enqueue("t", payload(printing), pool=house.pool)
+    job = house.client.enqueue("t", payload(printing(room, NO_SECRET)), pool=house.pool)
     assert house.wait_for_end(job.id).status == "COMPLETED"
-    known = windows(SECRET)
+    known = windows(NO_SECRET)
     log = house.log(job.id)
     found = leaks(log, known)
     # Forms that share all their pieces with an earlier one are found under its name.
@@ -188,17 +188,19 @@ def test_there_are_forty_encodings_and_each_can_be_found(house: House, agent: St
     assert leaks(" ".join(everything_redis_holds(house)), known) == found
 
 
-def test_no_secret_passes_in_any_of_forty_encodings(house: House, agent: Start, room: Path, printing: str) -> None:
+def test_no_secret_passes_in_any_of_forty_encodings(house: House, agent: Start, room: Path) -> None:
     holder = agent("a", allow_secrets="env://DEPLOY_*", keep_workspace="always", env={"DEPLOY_KEY": SECRET})
     runs = (
-        f'test "$KEY" = "$(cat \'{room / "value"}\')" && {printing} && {wait_for(room / "go")}',
+        f'test "$KEY" = "$(cat \'{room / "value"}\')" && {printing(room, SECRET)} && {wait_for(room / "go")}',
         'echo "TOKEN=$KEY" >> $HYBRIDQ_OUTPUT; echo "last words: $KEY" >&2; exit 3',
     )
     (room / "value").write_text(SECRET)
     job = house.client.enqueue(
         "t", payload(*runs, env={"KEY": {"secret_ref": "env://DEPLOY_KEY"}}), pool=house.pool, max_attempts=1
     )
-    known = windows(SECRET)
+    common = windows(NO_SECRET)
+    # What both have in common may be there: Redis has kept what the other test wrote.
+    known = {window: name for window, name in windows(SECRET).items() if window not in common}
     wait_until(lambda: "printed" in house.log(job.id), 60, what="everything was printed")
     spooled = dict(files_below(holder.state, holder.work))
     assert {path: found for path, text in spooled.items() if (found := leaks(text, known))} == {}
@@ -210,7 +212,7 @@ def test_no_secret_passes_in_any_of_forty_encodings(house: House, agent: Start, 
     assert leaks(log, known) == set()
     forms = encodings(SECRET)
     for number in range(len(forms)):
-        assert re.search(rf"{number:02d}\[\[.*\[redacted\].*\]\]{number:02d}", log, re.S), log
+        assert re.search(rf"{number:02d}\[\[.*\[redacted.*\]\]{number:02d}", log, re.S), log
     assert leaks(" ".join(everything_redis_holds(house)), known) == set()
     seen = dict(files_below(house.redis.folder, holder.state, holder.work))
     assert any(path.name.endswith(".aof") for path in seen)
