@@ -22,7 +22,7 @@ def draw(report: Report, folder: Path) -> Iterator[Path]:
     for name, draw_one in (("claims", _claims), ("latency", _latency), ("backlog", _backlog)):
         figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
         if draw_one(report, axes):
-            axes.text(1, 1.01, _caption(report), transform=axes.transAxes, ha="right", fontsize=7, color="gray")
+            figure.supxlabel(_caption(report), fontsize=7, color="gray")
             for ending in ("png", "svg"):
                 path = folder / f"{name}.{ending}"
                 figure.savefig(path, dpi=150)
