@@ -6,18 +6,21 @@
 
 A control sequence in the middle of a secret hides it until `Neutral` has been there, and one before it may swallow its
 first character, after which it is no longer found: so secrets are looked for on both sides. `Lines` brings together
-what carriage returns and backspaces had kept apart, and so does the joining of the streams. A filter that would see
-again what the one before it has seen is stepped over, which makes plain output cost one search.
+what carriage returns and backspaces had kept apart, and so does the joining of the streams.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from .neutral import Lines, Neutral
 from .redactor import Redactor
 
 __all__ = ["Cleaner"]
+
+_PLAIN: Final = re.compile(rb"[\t\n\r\x08 -~]*+")
 
 
 class Cleaner:
@@ -47,18 +50,20 @@ class Cleaner:
         """Return what can be said for sure of the log, up to here."""
         if stream not in self._streams:
             self._streams[stream] = _Stream(self._last)
-        text = self._streams[stream].feed(data)
-        seen = len(self._streams) == 1 and not self._streams[stream].redrew
-        return self._merged(stream, text, seen=seen)
+        return self._merged(stream, self._streams[stream].feed(data))
 
     def pause(self) -> bytes:
         """Return the lines that have not ended, for someone who watches."""
         return b"".join([self._merged(name, stream.lines.partial()) for name, stream in self._streams.items()])
 
-    def note(self, line: str) -> bytes:
-        """Return a line of somebody else's, after all output but what looks like half a secret."""
+    def settle(self) -> bytes:
+        """Return what was held back, but for what looks like half a secret, so that a note may follow."""
         before = [self._merged(name, stream.settle()) for name, stream in self._streams.items()]
-        return b"".join(before) + self._last.settle() + self._merged("", self.whole(line).encode() + b"\n")
+        return b"".join(before) + self._last.settle()
+
+    def note(self, line: str) -> bytes:
+        """Return a line of somebody else's."""
+        return self._merged("", self.whole(line).encode() + b"\n") + self._last.settle()
 
     def flush(self) -> bytes:
         """Return what was held back, at the end of all streams."""
@@ -73,13 +78,13 @@ class Cleaner:
         last = self._last.sibling()
         return (last.feed(clean) + last.flush()).decode("utf-8", "replace")
 
-    def _merged(self, stream: str, text: bytes, *, seen: bool = False) -> bytes:
+    def _merged(self, stream: str, text: bytes) -> bytes:
         if not text:
             return b""
         if self._open not in (None, stream):
             text = b"\n" + text
         self._open = None if text.endswith(b"\n") else stream
-        return text if seen and not self._last.holds else self._last.feed(text)
+        return self._last.feed(text)
 
 
 class _Stream:
@@ -88,27 +93,25 @@ class _Stream:
     def __init__(self, patterns: Redactor) -> None:
         self._raw, self._neutral, self._shown = patterns.sibling(), Neutral(), patterns.sibling()
         self.lines = Lines()
-        self.redrew = False
 
     @property
     def count(self) -> int:
         return self._raw.count + self._shown.count
 
     def feed(self, data: bytes) -> bytes:
-        return self._drawn(self._seen(self._raw.feed(data)))
+        return self.lines.feed(self._seen(self._raw.feed(data)))
 
     def settle(self) -> bytes:
-        return self._drawn(self._seen(self._raw.settle()) + self._shown.settle()) + self.lines.flush()
+        return self.lines.feed(self._seen(self._raw.settle()) + self._shown.settle()) + self.lines.flush()
 
     def flush(self) -> bytes:
         text = self._seen(self._raw.flush()) + self._shown.feed(self._neutral.flush()) + self._shown.flush()
-        return self._drawn(text) + self.lines.flush()
+        return self.lines.feed(text) + self.lines.flush()
 
     def _seen(self, text: bytes) -> bytes:
         neutral = self._neutral.feed(text)
-        # The first has held back whatever may be a beginning, so the second has nothing to find in the same text.
-        return neutral if neutral == text and not self._shown.holds else self._shown.feed(neutral)
-
-    def _drawn(self, text: bytes) -> bytes:
-        self.redrew = self.lines.redraws(text)
-        return self.lines.feed(text)
+        # The first redactor has searched this very text, and gave it out for what it saw behind it and holds. When that
+        # is plain text as well, the second one would say the same.
+        if neutral == text and not self._shown.holds and _PLAIN.fullmatch(self._raw.held):
+            return neutral
+        return self._shown.feed(neutral)

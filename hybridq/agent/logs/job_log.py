@@ -133,6 +133,8 @@ class JobLog:
                 return
             self._start()
             self._take_in()
+            self._keep(self._cleaner.settle())
+            self._recent += b"\n"
             self._keep(self._cleaner.note(_noted(text)), of_job=False)
             self._changed.notify_all()
 
@@ -258,10 +260,11 @@ class JobLog:
         """Put everything into the spool that is not there yet."""
         self._take_in()
         self._keep(self._cleaner.flush())
-        if len(self._tail) > self._tail_bytes:
+        over = len(self._tail) - self._tail_bytes
+        if over > 0 or self._dropped:
             # To the end of a line, when one is near.
-            count = len(self._tail) - self._tail_bytes
-            line_end = self._tail.find(b"\n", count - 1, count + 4096) + 1
+            count = max(0, over)
+            line_end = self._tail.find(b"\n", max(0, count - 1), count + 4096) + 1
             while line_end == 0 and count < len(self._tail) and self._tail[count] & 0xC0 == 0x80:
                 count += 1
             self._drop(line_end or count)

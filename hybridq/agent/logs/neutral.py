@@ -117,13 +117,9 @@ class Lines:
         self._held = text[end:]
         return self._drawn(text[:end]) if end else b""
 
-    def redraws(self, text: bytes) -> bool:
-        """Whether `text`, or the line that it goes on, will come out as something else."""
-        return any(control in part for control in (b"\r", b"\b") for part in (text, self._held))
-
     def partial(self) -> bytes:
         """Return the line that is not complete, unless it is one that still changes."""
-        if self.redraws(b""):
+        if b"\r" in self._held or b"\b" in self._held:
             return b""
         return self.flush()
 

@@ -51,6 +51,11 @@ class Redactor:
             self.add(secret)
 
     @property
+    def held(self) -> bytes:
+        """What is held back: it may be the beginning of a secret."""
+        return self._held
+
+    @property
     def holds(self) -> bool:
         """Whether something is held back."""
         return bool(self._held)
