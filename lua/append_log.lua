@@ -10,12 +10,12 @@
 ---          data text 0..4194304
 --- BATCH_MAX 20
 --- USES     lease logs run
+--- NEEDS    log_bytes_max logs_bytes logs_bytes_max
 --- RETURNS  APPENDED next_offset | OFFSET_GAP expected | STALE_LEASE status | NOT_HOLDER | NOT_FOUND
 --- COST     O(bytes) an entry; 6 calls, and 7 a log that is dropped to make room, at most 100
 local DROP_MAX = 100
 -- Room that is kept for the line that says where a log ends.
 local LAST_LINE = 96
-need('log_bytes_max', 'logs_bytes', 'logs_bytes_max')
 
 -- The longest beginning of `data` of at most `most` bytes that does not end inside a character.
 local function whole_characters(data, most)

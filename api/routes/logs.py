@@ -91,7 +91,8 @@ async def write_log(request: Request) -> Answer:
             if not body.offset < gap.expected < body.offset + len(sent):
                 raise
             # A repeat with more behind it, from which something was taken out: what is new is looked at by itself.
-            data = guard.redact(sent[gap.expected - body.offset :].decode(errors="replace"))[0]
+            new = sent[gap.expected - body.offset :].decode(errors="replace")
+            data, _ = await asyncio.to_thread(guard.redact, new)
             rest = body.offset + len(sent) - gap.expected
             following = await queue.append_log(proof, gap.expected, data, sent_bytes=rest)
     following_of(request.plane).wake(queue.namespace, queue.name, proof.job_id)
