@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -111,17 +112,20 @@ def test_a_cancel_reaches_a_running_job_and_leaves_no_process(api: Api, start: S
     assert not any(lives(pid) for pid in pids)
 
 
-def test_a_job_that_is_cancelled_before_its_start_is_dropped(api: Api, start: Start, job: Callable[..., Job]) -> None:
+def test_a_cancel_while_the_answer_to_the_start_is_lost_reaches_the_job(
+    api: Api, start: Start, job: Callable[..., Job]
+) -> None:
     with Http(api) as network:
-        agent = start(url=network.url, lease_seconds=20)
-        held = network.drop_next_reply(b"/start")
-        early = job()
-        assert held.wait(SOON_S)
-        # It was started by then: the cancel is told by the heartbeat.
-        api.delete(f"/api/queue/jobs/{early.id}")
-        early.wait_status("CANCELLED")
-        agent.wait_event("job.cancelling")
+        agent = start(url=network.url)
+        lost = network.drop_next_reply(b"/start")
+        running = job()
+        assert lost.wait(SOON_S)
+
+        api.delete(f"/api/queue/jobs/{running.id}")
+
+        running.wait_status("CANCELLED")
         assert 0 == agent.drain()
+        assert [] == agent.files("results") + agent.files("leases")
 
 
 # -- drain ---------------------------------------------------------------------------------------------------------
@@ -472,6 +476,22 @@ def test_nothing_is_claimed_while_the_disk_is_short(start: Start, job: Callable[
 
     assert "MiB of disk are free" in reason
     assert "QUEUED" == waiting.status
+
+
+def test_systemd_hears_when_it_is_ready_and_when_it_stops(start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
+        door.bind(str(tmp_path / "notify"))
+        door.settimeout(SOON_S)
+        agent = start(env={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"})
+
+        assert b"READY=1" in door.recv(1000)
+        assert b"WATCHDOG=1" == door.recv(1000)
+        assert 0 == agent.drain()
+        heard = [door.recv(1000)]
+        while heard[-1] == b"WATCHDOG=1":
+            heard.append(door.recv(1000))
+
+    assert b"STOPPING=1" == heard[-1]
 
 
 def test_a_job_s_process_has_none_of_the_agent_s_secrets(api: Api, start: Start, tmp_path: Path) -> None:

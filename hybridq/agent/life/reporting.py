@@ -186,7 +186,9 @@ def _bounded(result: KeptResult) -> KeptResult:
 
 
 def _without_result(result: KeptResult) -> KeptResult:
-    error = result.error
-    if result.outcome != "success" and error is None:
-        error = {"code": "result_refused", "message": "the server did not take the result"}
+    """Return what no server refuses for its content: the outcome, the exit code, and an error's code."""
+    error = None
+    if result.outcome != "success":
+        code = result.error.get("code") if isinstance(result.error, dict) else None
+        error = {"code": code or "result_refused", "message": "the server did not take what the agent had to say of it"}
     return msgspec.structs.replace(result, result=None, error=error)
