@@ -29,6 +29,8 @@ def queue(request: pytest.FixtureRequest, proxy: Proxy, namespace: str) -> Itera
         queue.enqueue("warm", job_id="warm-2")
         [lease] = queue.claim()
         queue.heartbeat([lease])
+        queue.append_log(lease, 0, "warm\n")
+        queue.read_log("warm-2")
         queue.release(lease)
         queue.cancel("warm-2")
         queue.retry("warm-2")
@@ -134,8 +136,12 @@ def _start(queue: Any, lease: Lease) -> Any:
     return queue.start(lease).attempt
 
 
+def _say(queue: Any, lease: Lease) -> Any:
+    return queue.append_log(lease, 0, "once\n"), queue.read_log(lease.job_id).data
+
+
 @pytest.mark.parametrize("lost", [1, 2])
-@pytest.mark.parametrize("verb", [_beat, _cancel, _start])
+@pytest.mark.parametrize("verb", [_beat, _cancel, _start, _say])
 def test_other_verbs_of_a_lease_can_be_repeated(
     proxy: Proxy, queue: Any, verb: Callable[[Any, Lease], Any], lost: int
 ) -> None:

@@ -48,6 +48,7 @@ def test_jobs_live_their_lives_wherever_their_queue_is(cluster: Cluster, queues:
     for queue in queues:
         queue.enqueue_many(JobSpec(payload=n, max_attempts=1) for n in range(30))
         well, badly, handed_back = queue.claim(3, start=True)
+        assert 9 == queue.append_log(well, 0, "all well\n")
         finished = queue.complete(well, "done", claim_next=2)
         queue.fail(badly)
         queue.release(handed_back)
@@ -57,6 +58,7 @@ def test_jobs_live_their_lives_wherever_their_queue_is(cluster: Cluster, queues:
         stats = queue.stats()
         assert (27, 2, 1) == (stats.queued, stats.running, stats.completed_total)
         assert "done" == queue.job(well.job_id).result
+        assert ("all well\n", True) == ((log := queue.read_log(well.job_id)).data, log.complete)
         assert 30 == len(queue.jobs(limit=50).items)
 
     homes = [nodes_with_keys_of(cluster, queue.root) for queue in queues]
