@@ -1,6 +1,6 @@
 --- Tell whether anything calls for a claim or for upkeep. Who waits asks it now and then, since it costs next to nothing.
 ---
---- COMMON   now_ms integer 0..9007199254740991 | 0 means the server's clock
+--- COMMON   now_ms integer 0..9007199254740991 =0 | 0 means the server's clock
 ---          lanes text 3..8192 | ids of the lanes whose requirement the agent meets, joined by commas
 --- BATCH_MAX 1
 --- READS    meta leased ready scheduled

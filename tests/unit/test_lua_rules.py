@@ -204,6 +204,14 @@ def test_only_verbs_that_write_nothing_say_so(verb: str) -> None:
     assert bool(commands & WRITES) == ("no-writes" not in load(verb).header.flags)
 
 
+@pytest.mark.parametrize("script", [name for folder in FOLDERS for name in verbs(folder)])
+def test_a_time_that_is_not_sent_is_the_server_s(script: str) -> None:
+    """The library leaves it out: every script has to know what that means, also one that comes from another branch."""
+    [now, *_] = load(script).header.common
+
+    assert (now.name, now.default) == ("now_ms", "0")
+
+
 def test_only_what_takes_something_new_in_is_refused_when_redis_is_full() -> None:
     refused = {verb for verb in verbs() if not load(verb).header.flags}
 
