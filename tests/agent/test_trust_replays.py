@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_a_disk_that_does_not_take_it_is_the_agent_s_trouble(tmp_path: Path) -> 
     assert first(replays), "and is not remembered as answered"
     with pytest.raises(ReplaysUnavailable):
         Replays("/dev/null/x")
+
+
+def test_what_did_not_reach_the_disk_was_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replays = Replays(tmp_path)
+
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fails)
+        with pytest.raises(ReplaysUnavailable, match="Input/output"):
+            first(replays)
+
+    assert first(replays, job="linux~job-2")
+    assert not first(Replays(tmp_path), job="linux~job-1")
 
 
 def test_of_many_threads_with_one_nonce_one_job_gets_it(tmp_path: Path) -> None:
