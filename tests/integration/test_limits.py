@@ -92,6 +92,26 @@ def test_events_are_bounded(queue: Any, redis: redis_py.Redis) -> None:
     assert redis.xlen(f"{queue.root}:events") <= 100 + 100, "trimmed by whole nodes of the stream"
 
 
+def test_the_logs_of_a_queue_keep_to_their_bound_and_the_latest_are_whole(queue: Any, redis: redis_py.Redis) -> None:
+    queue.configure(log_bytes_max=30_000, logs_bytes_max=1_000_000)
+    text = "".join(f"line {n:05}\n" for n in range(2_000))
+    for n in range(100):
+        queue.enqueue("t", job_id=f"j{n}")
+        [lease] = queue.claim(start=True)
+        offset = 0
+        while offset < len(text):
+            offset = queue.append_log(lease, offset, text[offset : offset + 5_000])
+        queue.complete(lease)
+        kept = sum(redis.strlen(key) for key in redis.scan_iter(f"{queue.root}:log:*", count=1000))
+        assert kept <= 1_000_000
+
+    whole = [n for n in range(100) if not queue.read_log(f"j{n}").truncated]
+    assert list(range(100 - len(whole), 100)) == whole, "the oldest went first"
+    assert 1_000_000 // len(text) - 2 <= len(whole) <= 1_000_000 // len(text)
+    assert text == queue.read_log("j99").data
+    assert all(("", True) == ((log := queue.read_log(f"j{n}")).data, log.complete) for n in range(100 - len(whole)))
+
+
 def test_limits_are_the_queues_not_the_objects(queue: Any, open_queue: Any) -> None:
     queue.configure(max_queued=1)
     other = open_queue(agent="bob")
@@ -116,6 +136,7 @@ def memory_used_up(redis: redis_py.Redis) -> Iterator[None]:
 def test_without_memory_nothing_is_taken_in_and_work_goes_on(queue: Any, redis: redis_py.Redis) -> None:
     queue.enqueue_many(JobSpec(job_id=f"j{n}") for n in range(6))
     held = queue.claim(2)
+    queue.append_log(held[0], 0, "said\n")
     with memory_used_up(redis):
         with pytest.raises(QueueFull) as full:
             queue.enqueue("t", job_id="too-much")
@@ -130,6 +151,9 @@ def test_without_memory_nothing_is_taken_in_and_work_goes_on(queue: Any, redis: 
         [next_one] = queue.claim(start=True)
         assert JobStatus.FAILED == queue.fail(next_one, retryable=False).status
         assert JobStatus.CANCELLED == queue.cancel("j5").status
+        with pytest.raises(QueueFull):
+            queue.append_log(held[1], 0, "no room\n")
+        assert "said\n" == queue.read_log(held[0].job_id).data
         queue.reprioritise("j4", "HIGH")
         queue.upkeep()
         assert queue.pause().paused
