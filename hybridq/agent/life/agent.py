@@ -34,7 +34,7 @@ from .notify import tell_systemd, watchdog_s
 from .reporting import Reporter
 from .settings import AgentSettings
 from .slots import Held, Slots
-from .working import Working
+from .working import Working, place_of
 
 if TYPE_CHECKING:
     from .._wire import Registered
@@ -67,6 +67,7 @@ class Agent:
         self._asked: list[str] = []
         """Why to stop: the first reason drains, a second one hands back at once."""
         self._failed: Superseded | None = None
+        self._broken = False
 
     # -- told from outside -----------------------------------------------------------------------------------
 
@@ -93,15 +94,26 @@ class Agent:
             self._signals(),
         ):
             self._prepare(folder, work_folder)
-            life = _Life(self.settings, folder, changed=self._changed, superseded=self._over, enough=self._enough)
+            life = _Life(
+                self.settings,
+                folder,
+                changed=self._changed,
+                superseded=self._over,
+                broken=self._break,
+                enough=self._enough,
+            )
             try:
                 registered = self._join(life.membership)
-                if registered is None:
-                    return 0
-                self._live(life, registered)
+                if registered is not None and not self._live(life, registered) and self._is_throwaway:
+                    shutil.rmtree(folder, ignore_errors=True)
             finally:
                 life.membership.close()
-        return 0 if self._failed is None else 1
+        return 1 if self._failed is not None or self._broken else 0
+
+    @property
+    def _is_throwaway(self) -> bool:
+        """Whether nobody will ever come back to the folder."""
+        return self.settings.ephemeral and self.settings.state_dir is None
 
     def _prepare(self, folder: Path, work_folder: Path) -> None:
         from ..work import sweep
@@ -124,7 +136,8 @@ class Agent:
                     self._turn.wait_for(lambda: self._asked, delay_ms(JOIN_BACKOFF, failures, jitter(rng)) / 1000)
         return None
 
-    def _live(self, life: _Life, registered: Registered) -> None:
+    def _live(self, life: _Life, registered: Registered) -> int:
+        """Work until there is a reason to stop, then drain; returns how many results nobody took."""
         life.begin(registered)
         log.info(
             "agent.started",
@@ -153,6 +166,7 @@ class Agent:
             unreported=unreported,
             took_s=round(time.monotonic() - began_s, 1),
         )
+        return unreported
 
     def _drain(self, life: _Life) -> None:
         """Let running jobs finish, as long as the grace and the asker's patience last; stop the rest."""
@@ -205,6 +219,10 @@ class Agent:
         log.error("agent.superseded", component="agent", agent_id=superseded.agent_id, reason=str(superseded))
         threading.Thread(target=self._changed, daemon=True).start()
 
+    def _break(self) -> None:
+        self._broken = True
+        self._enough("broken")
+
     @contextmanager
     def _signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
@@ -234,9 +252,10 @@ class _Life:
         *,
         changed: Callable[[], None],
         superseded: Callable[[Superseded], None],
+        broken: Callable[[], None],
         enough: Callable[[str], None],
     ) -> None:
-        self._settings, self._superseded, self._tell = settings, superseded, changed
+        self._settings, self._superseded, self._broken, self._tell = settings, superseded, broken, changed
         self._enough = enough
         rng = random.Random()
         self.labels = labels_of(settings.labels)
@@ -270,7 +289,21 @@ class _Life:
             ("checks", self.checks.run),
             ("claim", self._claim),
         ):
-            threading.Thread(target=target, name=f"hybridq-{name}", daemon=True).start()
+            threading.Thread(target=self._guarded, args=(target,), name=f"hybridq-{name}", daemon=True).start()
+
+    def _guarded(self, target: Callable[[], None]) -> None:
+        """Run a thread's work; an agent that has lost one of its threads must not go on as if it had not."""
+        try:
+            target()
+        except Exception as trouble:
+            log.error(
+                "agent.broken",
+                component="agent",
+                thread=threading.current_thread().name,
+                error_type=type(trouble).__name__,
+                at=place_of(trouble),
+            )
+            self._broken()
 
     def _claim(self) -> None:
         # What a process before left is settled first: its leases count against our capacity.

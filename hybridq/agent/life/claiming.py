@@ -85,6 +85,7 @@ class Claimer:
     def nudge(self) -> None:
         """Look again at whether there is room."""
         with self._turn:
+            self._busy_at_s = time.monotonic()
             self._turn.notify_all()
 
     # -- the thread ------------------------------------------------------------------------------------------

@@ -98,6 +98,8 @@ class Reporter:
                 continue
             failures += 1
             with self._turn:
+                # Not before others again: the trouble may be with this one alone.
+                self._waiting[key] = self._waiting.pop(key)
                 self._turn.wait_for(lambda: self._stopped, delay_ms(BACKOFF, failures, jitter(self._rng)) / 1000)
 
     def wait(self, *, within_s: float) -> None:

@@ -13,7 +13,6 @@ import re
 import secrets
 import socket
 import sys
-import tomllib
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -415,6 +414,8 @@ def fields() -> tuple[tuple[str, Setting], ...]:
 
 
 def _of_file(path: Path | None, complaints: list[str]) -> dict[str, _Told]:
+    import tomllib
+
     if path is None:
         return {}
     try:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .identity import Membership
     from .reporting import Reporter
 
-__all__ = ["Working"]
+__all__ = ["Working", "place_of"]
 
 log = structlog.get_logger("hybridq")
 
@@ -163,6 +163,8 @@ class Working:
         from ..work_of import work_of
 
         job = held.job
+        if held.stopped is not None:
+            return _never_begun(held)
         try:
             work, env = self._secrets.resolve_work(work_of(job, self._trust), pool=job.pool)
         except Rejected as no:
@@ -207,7 +209,7 @@ class Working:
     def _run(self, held: Held, run: Run, job_log: JobLog) -> _End:
         if not held.begin(run):
             job_log.abandon()
-            return _End(Outcome.CANCELLED, stopped=held.stopped)
+            return _never_begun(held)
         try:
             ended = run.run()
         finally:
@@ -286,15 +288,28 @@ class _End(msgspec.Struct, frozen=True):
     stopped: str | None = None
 
 
+def _never_begun(held: Held) -> _End:
+    """How a lease ends that was stopped before anything of the job ran."""
+    if held.stopped == "cancelled":
+        return _End(Outcome.CANCELLED, stopped=held.stopped)
+    error = {"code": "lease_lost", "message": "its lease was lost before anything of the job ran"}
+    return _End(Outcome.INFRA_ERROR, error=error, stopped=held.stopped)
+
+
 def _report(held: Held, trouble: Exception) -> None:
-    where = traceback.extract_tb(trouble.__traceback__)[-1]
     log.error(
         "job.agent_failed",
         component="agent",
         job_id=held.id,
         error_type=type(trouble).__name__,
-        at=f"{Path(where.filename).name}:{where.lineno}",
+        at=place_of(trouble),
     )
+
+
+def place_of(trouble: Exception) -> str:
+    """Return file and line that an error comes from; its text may hold what no log should."""
+    where = traceback.extract_tb(trouble.__traceback__)[-1]
+    return f"{Path(where.filename).name}:{where.lineno}"
 
 
 def _kept(held: Held) -> KeptLease:
