@@ -165,3 +165,21 @@ def test_the_installed_command_serves_and_stops(fresh: Path, tmp_path: Path) -> 
         server.tell()
         assert 0 == server.ended(), server.errors
     assert not status(tmp_path / "data").running
+
+
+def test_the_installed_command_runs_a_job_by_an_agent_of_its_own(fresh: Path, tmp_path: Path) -> None:
+    """`hybridq up` in one terminal, `hybridq enqueue --run` in another, with nothing but the wheel."""
+    command = (str(fresh / "python"), "-I", "-m", "hybridq.cli")
+    data = str(tmp_path / "data")
+    with Serving("--data-dir", data, environ={}, command=command, verb="up", cwd=tmp_path) as server:
+        said = _run(fresh / "hybridq", "enqueue", "--data-dir", data, "--run", "echo hello", cwd=tmp_path)
+        assert "hello" == said.splitlines()[-1]
+        server.tell()
+        assert 0 == server.ended(), server.errors
+    assert not status(tmp_path / "data").running
+
+
+def test_the_installed_command_prints_a_unit_that_starts_it(fresh: Path, tmp_path: Path) -> None:
+    unit = _run(fresh / "hybridq", "agent-unit", cwd=tmp_path)
+
+    assert f"ExecStart={fresh}/hybridq agent " in unit
