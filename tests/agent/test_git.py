@@ -364,17 +364,14 @@ def test_a_tree_that_would_write_outside_is_not_checked_out(tmp_path: Path, orig
 
 
 def test_a_prompt_fails_instead_of_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that asks for a password, spoken for by a helper program of the operator's git."""
-    helper = tmp_path / "bin"
-    helper.mkdir()
-    (helper / "git-remote-https").write_text(
-        "#!/bin/sh\nprintf 'protocol=https\\nhost=h\\n\\n' | git credential fill 1>&2\nexit 128\n"
-    )
-    (helper / "git-remote-https").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{helper}:{os.environ['PATH']}")
-    monkeypatch.setenv("GIT_EXEC_PATH", "")
+    """What stands for a host asks git for a password, as git itself would ask the terminal."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\nprintf 'protocol=https\\nhost=h\\n\\n' | git credential fill\nexit 128\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
 
-    ended = Job(tmp_path, "true", git=Git(repo="https://example.invalid/a", ref="main"), checkout_s=20).end()
+    ended = Job(tmp_path, "true", git=Git(repo="host:a", ref="main")).end()
 
     assert ended.outcome == Outcome.INFRA_ERROR and code_of(ended) == "git_failed"
-    assert ended.error is not None and "longer than" not in ended.error["message"]
+    assert ended.error is not None and "terminal prompts disabled" in ended.error["message"]

@@ -151,7 +151,8 @@ def test_a_step_that_cannot_be_started_says_where_it_failed(kept: Kept, cwd: str
     assert kept.hear(keeper.EXITED) == [b"0", b""]
 
 
-def test_a_step_that_ended_before_it_was_told_was_not_told(kept: Kept) -> None:
+@pytest.mark.parametrize("order", ["stop", "kill"])
+def test_a_step_that_ended_before_it_was_told_was_not_told(kept: Kept, order: str) -> None:
     """Its own end stands, also when the order to end is on its way already."""
     kept.start("echo $$ > $AT/pid; while ! test -e $AT/go; do :; done; exit 4")
     pid = int(word(kept.folder / "pid"))
@@ -159,7 +160,10 @@ def test_a_step_that_ended_before_it_was_told_was_not_told(kept: Kept) -> None:
     (kept.folder / "go").touch()
     wait_until(lambda: not alive(pid), LONG_S, what="the step has ended, and its keeper does not know")
 
-    kept.process.stop(keeper.now_s() + LONG_S)
+    if order == "stop":
+        kept.process.stop(keeper.now_s() + LONG_S)
+    else:
+        kept.process.kill()
 
     status, told = kept.hear(keeper.EXITED)
 

@@ -209,6 +209,24 @@ def test_a_stop_that_races_with_the_natural_end_has_one_of_the_two_ends(tmp_path
     assert Outcome.CANCELLED in seen
 
 
+def test_a_stop_between_two_steps_keeps_the_next_one_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes when the step was found due, and is not yet running: at the line that announces it."""
+    job = Job(
+        tmp_path,
+        Step(name="never", run="touch $AT/ran"),
+        Step(name="tidies", run="touch $AT/tidied", if_="always"),
+    )
+    monkeypatch.setattr(job.log, "note", lambda text: job.run.stop("cancelled", LONG_S))
+
+    ended = job.end()
+
+    assert [step["outcome"] for step in ended.result["steps"]] == ["skipped", "success"]
+    assert ended.outcome == Outcome.CANCELLED
+    assert not (tmp_path / "ran").exists() and (tmp_path / "tidied").exists()
+
+
 def test_many_threads_may_stop_and_extend_at_once(tmp_path: Path) -> None:
     job = Job(tmp_path, "echo $$ > $AT/leader; sleep 1000").begin()
     leader = job.number("leader")
