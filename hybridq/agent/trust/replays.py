@@ -45,6 +45,7 @@ class Replays:
         self._seen: dict[tuple[str, str], tuple[int, str]] = {}
         self._lines = 0
         self._file: int | None = None
+        self._in_doubt = False
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._load()
@@ -115,18 +116,19 @@ class Replays:
         fresh.replace(self._path)
         _sync_folder(self._path.parent)
         self._lines = len(self._seen)
+        self._in_doubt = False
 
     def _append(self, line: str) -> None:
+        if self._in_doubt:
+            self._rewrite()
         if self._file is None:
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             _write_all(self._file, f"{line}\n".encode())
             os.fsync(self._file)
         except OSError:
-            # Half a line may be there; the next one must not follow it.
-            self._close()
-            with contextlib.suppress(OSError):
-                self._rewrite()
+            # The line, or half of it, may be there, and nobody was told that it counts.
+            self._in_doubt = True
             raise
         self._lines += 1
 
