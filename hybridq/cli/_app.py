@@ -38,7 +38,7 @@ CLOSED_PIPE = 141
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Every command takes --help. Server: --redis, HYBRIDQ_REDIS_URL, --data-dir or HYBRIDQ_DATA_DIR, "
-    "else a private server in the user's data directory.",
+    "else a private server in the user's data directory; for commands about jobs also --url or HYBRIDQ_URL.",
 )
 @click.version_option(__version__, message="hybridq %(version)s")
 def hybridq() -> None:

@@ -80,7 +80,7 @@ def follow(
     `first` is said before; `words`: the options that lead a command to the same queue. Raises `KeyboardInterrupt`
     when the user has left.
     """
-    follower = _Follower(queue, job_id, out)
+    follower = _Follower(queue, job_id, out, words)
     with _as_interrupts(signal.SIGTERM):
         try:
             out.note(first)
@@ -116,8 +116,8 @@ def _as_interrupts(number: int) -> Iterator[None]:
 
 
 class _Follower:
-    def __init__(self, queue: Queue | Remote, job_id: str, out: Printer) -> None:
-        self._queue, self._job_id, self._out = queue, job_id, out
+    def __init__(self, queue: Queue | Remote, job_id: str, out: Printer, words: str) -> None:
+        self._queue, self._job_id, self._out, self._words = queue, job_id, out, words
         self._offset = 0
         self._ends_in_line = False
 
@@ -169,8 +169,17 @@ class _Follower:
         if paused:
             return f"queue {self._queue.name} is paused: hybridq resume hands out jobs again"
         if agents == 0:
-            return f"no agent of pool {self._queue.name} is there; in another terminal: hybridq up"
+            return f"no agent of pool {self._queue.name} is there; in another terminal: {self._start_of_agent()}"
         return "waits until an agent is free"
+
+    def _start_of_agent(self) -> str:
+        """Return the command that brings an agent for this queue."""
+        from hybridq import Queue
+
+        if isinstance(self._queue, Queue) and self._queue.name == "default":
+            return f"hybridq up{self._words}"
+        where = "" if isinstance(self._queue, Queue) else f" --url {self._queue.client.url}"
+        return f"hybridq agent --pool {self._queue.name}{where}"
 
     def _state_of_pool(self) -> tuple[bool, int | None]:
         """Return whether it is paused, and how many agents can be seen (None: not ours to see)."""

@@ -195,7 +195,9 @@ def test_a_job_is_followed_to_its_end(queue: Queue, api: Serving) -> None:
     with _process("enqueue", "build", "--job-id", "j1", "--follow", "--queue", queue.name, environ=environ) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stderr.readline() == "j1\n"
-        assert f"no agent of pool {queue.name}" in process.stderr.readline()
+        hint = process.stderr.readline()
+        assert hint.startswith(f"no agent of pool {queue.name} is there")
+        assert f"hybridq agent --pool {queue.name} --url {api.url}\n" in hint
         [lease] = queue.claim(start=True, wait_s=ENDS_S)
         queue.append_log(lease, 0, "working\n")
         queue.fail(lease, retryable=False, exit_code=9)
