@@ -361,6 +361,8 @@ def _working(life: _Life, settings: AgentSettings, folder: Path, rng: random.Ran
         verify_keys=settings.verify_keys,
         seal_keys=[str(path) for path in settings.seal_keys],
         require_signature=settings.require_signature,
+        # A job of a pool that it never asked for is somebody's mistake, or worse.
+        pools=None if settings.pool is None else (settings.pool,),
         replays=Replays(folder),
     )
     return Working(
