@@ -25,8 +25,8 @@ from tests.servers import wait_until
 SECRET = r"""Tr0ub4dor&3/"q'$<x>=~?>Zq~7\vK9~~?m {P}w%hU~"""
 NO_SECRET = r"""Wm5!pa%/'z"{e}>j<~>~&Xy\H7 >?>c|L$n+D>~?"""
 """Of the same kind, in a job that nobody told of it."""
-WINDOW = 12
-"""So many characters of an encoded secret in a row are a leak: with fewer, chance and common words come in."""
+WINDOW, CHARS = 12, 5
+"""So much of an encoded secret in a row is a leak, that of so many of its characters at least."""
 Start = Callable[..., AgentProcess]
 
 
@@ -118,8 +118,9 @@ def windows(secret: str) -> dict[str, str]:
         for beside in ("Authorization: Basic ZGVwbG95O", "https://user:", "@example.com/", "curl -H 'X-Token: "):
             core = core.replace(beside, "")
         core = core.split(" --data ")[0]
-        for at in range(3, len(core) - WINDOW - 6):
-            known.setdefault(core[at : at + WINDOW], name)
+        width = max(WINDOW, CHARS * len(core) // len(secret))
+        for at in range(3, len(core) - width - 6):
+            known.setdefault(core[at : at + width], name)
     return known
 
 
@@ -189,7 +190,7 @@ def test_there_are_forty_encodings_and_each_can_be_found(house: House, agent: St
 
 
 def test_no_secret_passes_in_any_of_forty_encodings(house: House, agent: Start, room: Path) -> None:
-    holder = agent("a", allow_secrets="env://DEPLOY_*", keep_workspace="always", env={"DEPLOY_KEY": SECRET})
+    holder = agent("a", allow_secrets="env://DEPLOY_*", env={"DEPLOY_KEY": SECRET})
     runs = (
         f'test "$KEY" = "$(cat \'{room / "value"}\')" && {printing(room, SECRET)} && {wait_for(room / "go")}',
         'echo "TOKEN=$KEY" >> $HYBRIDQ_OUTPUT; echo "last words: $KEY" >&2; exit 3',
