@@ -6,7 +6,8 @@
 
 A control sequence in the middle of a secret hides it until `Neutral` has been there, and one before it may swallow its
 first character, after which it is no longer found: so secrets are looked for on both sides. `Lines` brings together
-what carriage returns and backspaces had kept apart, and so does the joining of the streams.
+what carriage returns and backspaces had kept apart, and so does the joining of the streams. What a filter before has
+searched already is not searched again, so plain output costs one search.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Cleaner:
         """Return what can be said for sure of the log, up to here."""
         if stream not in self._streams:
             self._streams[stream] = _Stream(self._last)
-        return self._merged(stream, self._streams[stream].feed(data))
+        text = self._streams[stream].feed(data)
+        return self._merged(stream, text, searched=not self._streams[stream].redrew)
 
     def pause(self) -> bytes:
         """Return the lines that have not ended, for someone who watches."""
@@ -78,13 +80,13 @@ class Cleaner:
         last = self._last.sibling()
         return (last.feed(clean) + last.flush()).decode("utf-8", "replace")
 
-    def _merged(self, stream: str, text: bytes) -> bytes:
+    def _merged(self, stream: str, text: bytes, *, searched: bool = False) -> bytes:
         if not text:
             return b""
         if self._open not in (None, stream):
             text = b"\n" + text
         self._open = None if text.endswith(b"\n") else stream
-        return self._last.feed(text)
+        return self._last.follow(text) if searched else self._last.feed(text)
 
 
 class _Stream:
@@ -93,13 +95,17 @@ class _Stream:
     def __init__(self, patterns: Redactor) -> None:
         self._raw, self._neutral, self._shown = patterns.sibling(), Neutral(), patterns.sibling()
         self.lines = Lines()
+        self.redrew = False
+        """Whether lines came out as something else than went in."""
 
     @property
     def count(self) -> int:
         return self._raw.count + self._shown.count
 
     def feed(self, data: bytes) -> bytes:
-        return self.lines.feed(self._seen(self._raw.feed(data)))
+        text = self._seen(self._raw.feed(data))
+        self.redrew = self.lines.redraws(text)
+        return self.lines.feed(text)
 
     def settle(self) -> bytes:
         return self.lines.feed(self._seen(self._raw.settle()) + self._shown.settle()) + self.lines.flush()

@@ -96,6 +96,9 @@ def _unfinished(text: str) -> int:
     return len(text)
 
 
+_RETURN: Final = re.compile(rb"\r(?!\n)")
+
+
 class Lines:
     """Does what carriage returns and backspaces do on a screen; gives out whole lines.
 
@@ -116,6 +119,10 @@ class Lines:
             end = _whole_characters(text, len(text) - 4)
         self._held = text[end:]
         return self._drawn(text[:end]) if end else b""
+
+    def redraws(self, text: bytes) -> bool:
+        """Whether `text` brings together what stood apart: ends of lines by carriage returns do not."""
+        return any(b"\b" in part or _RETURN.search(part) for part in (text, self._held))
 
     def partial(self) -> bytes:
         """Return the line that is not complete, unless it is one that still changes."""

@@ -27,6 +27,7 @@ OTHER_MARKER: Final = "***"
 
 BLOCK_BYTES: Final = 128 * 1024
 HELD_BYTES_MAX: Final = 64 * 1024
+NEAR_BYTES: Final = 4096
 STRETCH: Final = 8
 """A spelling that is cut by the stream is found up to so many times its length, with escapes and line ends in it."""
 
@@ -81,6 +82,13 @@ class Redactor:
             held, self._held = self._held, b""
             return held + data
         return b"".join([self._step(data[at : at + BLOCK_BYTES]) for at in range(0, len(data), BLOCK_BYTES)])
+
+    def follow(self, text: bytes) -> bytes:
+        """Return as `feed` does, for text that was searched by itself already: only its ends may belong to secrets."""
+        near = max(NEAR_BYTES, 2 * self._patterns.longest)
+        if len(text) <= 3 * near or not self._patterns:
+            return self.feed(text)
+        return self.feed(text[:near]) + self.flush() + text[near:-near] + self.feed(text[-near:])
 
     def flush(self) -> bytes:
         """Return what was held back, at the end of the stream."""
@@ -153,12 +161,15 @@ class _Patterns:
             self.marker = OTHER_MARKER.encode()
         self._stale = True
 
+    @property
+    def longest(self) -> int:
+        """The length of the longest spelling."""
+        self._make()
+        return self._bare.longest
+
     def look(self, text: bytes) -> tuple[list[tuple[int, int]], int]:
         """Return where secrets stand, in order (some may overlap), and where one may have begun that is cut off."""
-        if self._stale:
-            self._bare = Index(text for text, forms in self._forms.items() if not all(form.as_is for form in forms))
-            self._as_is = Index(text for text, forms in self._forms.items() if any(form.as_is for form in forms))
-            self._stale = False
+        self._make()
         found: list[tuple[int, int]] = []
         upto = len(text)
         for view in views_of(text):
@@ -166,6 +177,12 @@ class _Patterns:
             found += self._in(view, bare)
             upto = min(upto, self._begun(view, bare.data))
         return sorted(found), upto
+
+    def _make(self) -> None:
+        if self._stale:
+            self._bare = Index(text for text, forms in self._forms.items() if not all(form.as_is for form in forms))
+            self._as_is = Index(text for text, forms in self._forms.items() if any(form.as_is for form in forms))
+            self._stale = False
 
     def _in(self, view: View, bare: View) -> Iterator[tuple[int, int]]:
         for start, end, literal in self._bare.find(bare.data):
