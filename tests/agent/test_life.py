@@ -178,6 +178,23 @@ def test_a_second_sigterm_hands_back_at_once(start: Start, job: Callable[..., Jo
     assert not any(lives(pid) for pid in pids)
 
 
+def test_a_second_sigterm_shortens_the_grace_of_a_job_that_is_being_stopped(
+    start: Start, job: Callable[..., Job]
+) -> None:
+    running = job()  # it has a child that hears no SIGTERM
+    agent = start(drain_grace_seconds=0, cancel_grace_seconds=600)
+    shell, child = running.wait_runs()
+
+    agent.signal(signal.SIGTERM)
+    gone(shell)
+    assert lives(child)
+    agent.signal(signal.SIGTERM)
+
+    assert 0 == agent.ended()
+    assert not lives(child)
+    assert running.look()["status"] in ("QUEUED", "SCHEDULED")
+
+
 def test_a_third_signal_ends_it_on_the_spot_and_its_jobs_with_it(
     api: Api, start: Start, job: Callable[..., Job]
 ) -> None:

@@ -71,6 +71,18 @@ def test_a_key_that_is_refused_ends_it(hybridq: Callable[..., Ran], api: Api, tm
     assert "missing_scope" in refused.err
 
 
+def test_a_folder_that_cannot_be_made_is_named(hybridq: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    key = tmp_path / "key"
+    key.write_text("hqr_x")
+    state = str(tmp_path / "file" / "state")
+
+    refused = hybridq("agent", "--url", "http://127.0.0.1:1", "--key-file", str(key), "--state-dir", state, "--json")
+
+    assert (2, "folder_unusable") == (refused.code, refused.error["code"])
+    assert state in refused.error["message"]
+
+
 def test_a_second_process_does_not_get_the_folder_of_the_first(
     hybridq: Callable[..., Ran],
     start: Callable[..., subprocess.Popen[str]],

@@ -65,7 +65,9 @@ class Agent:
         self._on_ready = on_ready
         self._turn = threading.Condition()
         self._asked: list[str] = []
-        """Why to stop: the first reason drains, a second one hands back at once."""
+        """Why to stop; the first reason drains."""
+        self._urged = 0
+        """How often somebody outside asked: from the second time on nothing is waited for."""
         self._failed: Superseded | None = None
         self._broken = False
 
@@ -77,6 +79,7 @@ class Agent:
         From any thread, and from a signal's handler.
         """
         # A handler may run while this very thread holds the lock, so nothing here waits for it.
+        self._urged += 1
         self._asked.append(reason)
         threading.Thread(target=self._changed, name="hybridq-drain", daemon=True).start()
 
@@ -130,6 +133,7 @@ class Agent:
                 return membership.join()
             except (errors.Unreachable, errors.ServerAway, errors.RateLimited, errors.AnswerNotUnderstood) as trouble:
                 failures += 1
+                tell_systemd("EXTEND_TIMEOUT_USEC=120000000", "STATUS=the server is away")
                 if failures == 1:
                     log.warning("agent.away", component="agent", error_type=type(trouble).__name__, reason=str(trouble))
                 with self._turn:
@@ -171,23 +175,25 @@ class Agent:
     def _drain(self, life: _Life) -> None:
         """Let running jobs finish, as long as the grace and the asker's patience last; stop the rest."""
         life.claimer.stop()
-        first = len(self._asked)
-        if self._failed is None:
-            self._wait(
-                life,
-                lambda: not life.slots.busy or len(self._asked) > max(1, first) or self._failed,
-                within_s=self.settings.drain_grace_s,
-            )
-        if not life.slots.busy:
-            return
-        hurried = len(self._asked) > max(1, first)
+
+        def over() -> bool:
+            return not life.slots.busy or self._urged > 1 or self._failed is not None
+
+        self._wait(life, over, within_s=self.settings.drain_grace_s)
+        grace_s = self.settings.cancel_grace_s
+        if not over():
+            self._stop_all(life, grace_s)
+            self._wait(life, over, within_s=grace_s + STOPPED_S)
+        if life.slots.busy and over():
+            self._stop_all(life, 0.0)
+            self._wait(life, lambda: not life.slots.busy, within_s=STOPPED_S)
+
+    def _stop_all(self, life: _Life, grace_s: float) -> None:
         for held in life.slots.held():
             if self._failed is not None:
                 held.stop("lease_lost", 0, why="superseded")
             else:
-                held.stop("drain", 0 if hurried else self.settings.cancel_grace_s)
-        grace_s = 0.0 if hurried else self.settings.cancel_grace_s
-        self._wait(life, lambda: not life.slots.busy, within_s=grace_s + STOPPED_S)
+                held.stop("drain", grace_s)
 
     def _wait(self, life: _Life, over: Callable[[], Any], *, within_s: float | None = None) -> None:
         """Wait for something to be over, and tell systemd's watchdog meanwhile that we are well."""
@@ -208,7 +214,8 @@ class Agent:
 
     def _enough(self, reason: str) -> None:
         if not self._asked:
-            self.drain(reason)
+            self._asked.append(reason)
+            self._changed()
 
     def _changed(self) -> None:
         with self._turn:
@@ -230,7 +237,7 @@ class Agent:
             return
 
         def received(number: int, _frame: Any) -> None:
-            if len(self._asked) >= 2:
+            if self._urged >= 2:
                 os._exit(130)
             self.drain(signal.Signals(number).name)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .._wire import Registered
     from ..client import Client
 
-__all__ = ["FolderTaken", "Membership", "NoWayIn", "OwnFolder", "Superseded"]
+__all__ = ["FolderTaken", "FolderUnusable", "Membership", "NoWayIn", "OwnFolder", "Superseded"]
 
 T = TypeVar("T")
 log = structlog.get_logger("hybridq")
@@ -59,6 +59,14 @@ class Superseded(HybridqError):
         )
 
 
+class FolderUnusable(UsageError):
+    """A folder that the agent cannot write to. Give it another one, or the right to."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        self.folder, self.reason = str(folder), reason
+        super().__init__(f"{folder}: {reason}; give another --state-dir or --work-dir, or the right to write there")
+
+
 class NoWayIn(UsageError):
     """Neither a session to go on with nor anything to register with."""
 
@@ -76,8 +84,11 @@ class OwnFolder:
         self._lock: int | None = None
 
     def __enter__(self) -> Path:
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as trouble:
+            raise FolderUnusable(self.path, trouble.strerror or type(trouble).__name__) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
