@@ -175,7 +175,7 @@ MUTANTS = (
            "  end\nend\n"),
     Mutant("upkeep leaves too many logs", test_logs, "  trim_logs()\n"),
     # -- sessions of registered agents
-    Mutant("an older session is taken", test_enlist, "if int(known) > e.generation then", "if false then"),
+    Mutant("an older session is taken", test_enlist, "if int(known[1]) > e.generation then", "if false then"),
     Mutant("leases of the new session are taken too", test_enlist, "int(job.session) < e.generation", "true"),
     Mutant("what was claimed later is taken too", test_enlist, "return in_time and", "return"),
     Mutant("a claim forgets its session", test_enlist, "    set('session', text_of(e.generation))\n"),
