@@ -40,7 +40,7 @@ ENDS_S = 20.0
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
         *("agent", "agent-unit", "audit", "cancel", "check", "demo", "doctor", "down", "enqueue", "job", "jobs"),
-        *("keypair", "pause", "priority", "resume", "retry", "seal", "serve", "sign", "stats", "up", "worker"),
+        *("keypair", "logs", "pause", "priority", "resume", "retry", "seal", "serve", "sign", "stats", "up", "worker"),
         *("agents list", "agents show", "agents drain", "agents undrain"),
         *("dead list", "dead replay", "dead purge"),
         *("keys create", "keys agent", "keys list", "keys revoke"),
