@@ -175,9 +175,8 @@ def test_a_step_that_ended_before_it_was_told_was_not_told(kept: Kept, order: st
 
 def test_the_last_word_names_what_was_left_running(kept: Kept) -> None:
     # A new process has the name of its parent until it has executed its own program.
-    kept.start(
-        "sleep 1000 & setsid sleep 1000 & until test $(pgrep -c -s $$,0 -x sleep) -ge 1; do :; done; echo $!>$AT/pid"
-    )
+    named = "until grep -q sleep /proc/$a/comm && grep -q sleep /proc/$b/comm; do :; done"
+    kept.start(f"sleep 1000 & a=$!; setsid sleep 1000 & b=$!; {named}")
     kept.hear(keeper.EXITED)
     kept.process.quit()
 
@@ -188,7 +187,8 @@ def test_the_last_word_names_what_was_left_running(kept: Kept) -> None:
 
 def test_a_process_with_a_strange_name_is_ended_too(kept: Kept) -> None:
     """The kernel shows the name in brackets, unescaped, in the middle of what is read."""
-    kept.start("cp $(command -v sleep) './) R 1 1'; './) R 1 1' 1000 & echo $! > $AT/pid")
+    named = "until grep -q 'R 1 1' /proc/$!/comm; do :; done"
+    kept.start(f"cp $(command -v sleep) './) R 1 1'; './) R 1 1' 1000 & echo $! > $AT/pid; {named}")
     kept.hear(keeper.EXITED)
     kept.process.quit()
 

@@ -23,8 +23,8 @@ Event: TypeAlias = tuple[bytes, list[bytes]]
 READ_BYTES: Final = 256 * 1024
 LOOK_S: Final = 0.5
 """How often it is looked after a keeper that says nothing."""
-LATE_S: Final = {keeper.LEASE: 0.1, keeper.STOP: keeper.KILL_S + 1}
-"""A keeper that lives on so long after a deadline of its own is ended by the agent. With a stop it may take its time
+LATE_S: Final = {keeper.LEASE: 0.25, keeper.STOP: keeper.KILL_S + 1}
+"""A keeper that is silent so long after a deadline of its own is ended by the agent. With a stop it may take its time
 to end what resists; with a lease there is none left."""
 HUNT_S: Final = 5.0
 EXIT_S: Final = 5.0
@@ -65,6 +65,7 @@ class KeeperProcess:
         self._lock = threading.Lock()
         self._unsent = bytearray()
         self._by = {keeper.LEASE: lease_by, keeper.STOP: keeper.NEVER}
+        self._heard_at = 0.0
         self._group: int | None = None
         self._events: deque[Event] = deque()
         self._messages = keeper.Messages()
@@ -159,7 +160,9 @@ class KeeperProcess:
             wait_s = until_s - time.monotonic()
             if wait_s <= 0:
                 return None
-            late_s = min(self._by[kind] + late_s for kind, late_s in LATE_S.items()) - keeper.now_s()
+            late_s = (
+                min(max(self._by[kind], self._heard_at) + late_s for kind, late_s in LATE_S.items()) - keeper.now_s()
+            )
             poll = select.poll()
             poll.register(self._heard, select.POLLIN)
             with self._lock:
@@ -184,6 +187,7 @@ class KeeperProcess:
             return
         if not data:
             raise KeeperGone("the keeper was killed")
+        self._heard_at = keeper.now_s()
         for event in self._messages.feed(data):
             if event[0] == keeper.STARTED:
                 self._group = int(event[1][0])
