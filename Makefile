@@ -7,10 +7,10 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PIP := .venv/bin/pip --quiet --disable-pip-version-check --no-input
 .DEFAULT_GOAL := help
-.PHONY: help format lint types test demo check lock settings clean
+.PHONY: help format lint types test demo bench bench-peers check lock settings clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 format: .venv/.stamp ## rewrite the Python sources in the one style
 	$(PY) -m ruff format . && $(PY) -m ruff check --fix .
@@ -26,6 +26,12 @@ test: .venv/.stamp ## run every test on every engine that is here; ARGS='-k word
 
 demo: .venv/.stamp ## a real pipeline, live, on a private server
 	.venv/bin/hybridq demo
+
+bench: .venv/.stamp ## measure the library and the HTTP side beside their limits; ARGS='claim --repeats 3' narrows it
+	$(PY) -m benchmarks --json benchmarks.json --plots benchmarks-plots $(ARGS)
+
+bench-peers: .venv/.stamp ## measure hybridq beside other queues, each installed for itself; ARGS='saq rq' narrows it
+	$(PY) -m benchmarks.peers --json benchmarks-peers.json $(ARGS)
 
 check: lint types test ## what must pass before a commit
 

@@ -1,0 +1,42 @@
+"""TaskTiger: jobs move between sorted sets by Lua; SyncExecutor forks for none."""
+
+import logging
+import time
+
+import redis
+from _protocol import Counter, Work, answer, wait_for_go
+from tasktiger import TaskTiger, Worker
+from tasktiger.executor import SyncExecutor
+
+counter = None
+
+
+def job(payload):
+    counter.note()
+
+
+def main():
+    global counter
+    logging.disable(logging.CRITICAL)
+    work = Work()
+    tiger = TaskTiger(redis.Redis.from_url(work.url, decode_responses=True), setup_structlog=True)
+    if work.what == "drain":
+        for _ in range(work.jobs):
+            tiger.delay(job, args=(work.payload,))
+        counter = Counter(work.jobs)
+        worker = Worker(tiger, executor_class=SyncExecutor)
+        wait_for_go()
+        worker.run(once=True)
+        counter.answer()
+        return
+    wait_for_go()
+    begin_s = time.perf_counter()
+    for _ in range(work.jobs):
+        tiger.delay(job, args=(work.payload,))
+    answer(work.jobs, time.perf_counter() - begin_s)
+
+
+if __name__ == "__main__":
+    import tasktiger_
+
+    tasktiger_.main()
