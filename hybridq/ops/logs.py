@@ -18,6 +18,8 @@ CHUNK_BYTES_MAX: Final = 1_048_576
 READ_BYTES: Final = 262_144
 OFFSET_MAX: Final = 2**53 - 1
 CHARACTER_BYTES_MAX: Final = 4
+COPIES: Final = 4
+"""A piece counts so many times in what travels together: to append four mebibytes at once holds Redis for 6 ms."""
 
 
 def append(
@@ -46,7 +48,7 @@ def append(
                 raise OffsetGap(lease.job_id, lease.fence, int(reply[1]))
         raise leases.refusal(lease, "append_log", reply)
 
-    return _args.simple("append_log", root, now_ms, [entry], decode, size_bytes=len(piece))
+    return _args.simple("append_log", root, now_ms, [entry], decode, size_bytes=COPIES * len(piece))
 
 
 def read(root: str, job_id: str, *, offset: int = 0, limit: int = READ_BYTES, now_ms: int = 0) -> Call[LogPart]:
