@@ -551,6 +551,20 @@ def test_an_outage_longer_than_the_job_costs_the_log_and_no_time(open_log: Calla
     assert not summary.delivered and summary.refused is None and summary.bytes_written == 1_000_100
 
 
+def test_a_close_that_comes_while_something_is_sent_returns(open_log: Callable[..., JobLog], far: Server) -> None:
+    """The sender, done with the rest, once looked for news of a log that has none, and kept the lock: nobody came in."""
+    for n in range(20):
+        far.stored = b""
+        far.gate.clear()
+        log = open_log()
+        log.write(b"one\n")
+        wait_until(lambda: any(thread.is_alive() for thread in senders()), 10)
+        opener = threading.Timer(0.01 * (n % 4), far.gate.set)
+        opener.start()
+        assert log.close(within_s=LONG_S).delivered and far.text == "one\n"
+        opener.join()
+
+
 def test_a_log_that_is_abandoned_leaves_nothing(open_log: Callable[..., JobLog], far: Server, tmp_path: Path) -> None:
     far.gate.clear()
     log = open_log()
