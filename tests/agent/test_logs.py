@@ -552,7 +552,7 @@ def test_an_outage_longer_than_the_job_costs_the_log_and_no_time(open_log: Calla
 
 
 def test_a_close_that_comes_while_something_is_sent_returns(open_log: Callable[..., JobLog], far: Server) -> None:
-    """The sender, done with the rest, once looked for news of a log that has none, and kept the lock: nobody came in."""
+    """The sender, done with the rest, looked for news of a log that has none and kept the lock: nobody came in."""
     for n in range(20):
         far.stored = b""
         far.gate.clear()
