@@ -25,6 +25,7 @@ from tests.proxy import Proxy, _Link
 
 JOB = re.compile(r"/api/queue/jobs/([^/:?]+)(?:/(start|complete|release))?")
 AGENT_BEAT = re.compile(r"/api/agents/[^/]+/heartbeat")
+DEREGISTER = re.compile(r"/api/agents/[^/]+/deregister")
 SURE = frozenset({200, 201, 202, 204})
 IN_DOUBT = 500
 """From here on: nobody says whether it happened."""
@@ -51,6 +52,8 @@ class Tap(Proxy):
         super().__init__(f"redis://127.0.0.1:{port}")
         self.name, self.recorder, self.pool = name, recorder, pool
         self.heard: list[Heard] = []
+        self.held: dict[int, dict[str, Any]] = {}
+        """fence → lease that was handed out here, and not reported on since."""
         self._numbers = itertools.count()
 
     @property
@@ -159,7 +162,7 @@ class _OpenHeard:
     """A call under way; those that no rule speaks of are not recorded."""
 
     def __init__(self, heard: Heard, tap: Tap, proc: str) -> None:
-        self.heard = heard
+        self.heard, self._tap, self._proc = heard, tap, proc
         self._stack = contextlib.ExitStack()
         self._call: OpenCall | None = None
         told = next(told_of(heard, tap.pool), None)
@@ -170,7 +173,24 @@ class _OpenHeard:
     def end(self) -> None:
         if self._call is not None:
             _end(self._call, self._op, self._args, self.heard)
+            self._note_leases(self._call)
         self._stack.close()
+        if DEREGISTER.fullmatch(self.heard.path) and not 400 <= self.heard.status < IN_DOUBT:
+            self._give_back()
+
+    def _note_leases(self, call: OpenCall) -> None:
+        if call.type == "ok" and self._op == "claim":
+            self._tap.held |= {lease["fence"]: lease for lease in call.result}
+        if call.type == "ok" and self._op in ("complete", "release"):
+            self._tap.held.pop(self._args["lease"]["fence"], None)
+
+    def _give_back(self) -> None:
+        """Who deregisters hands back whatever it still holds, uncharged; nobody says what that was."""
+        for lease in self._tap.held.values():
+            told = {name: lease[name] for name in ("job_id", "fence", "lease_id")}
+            with self._tap.recorder.call("release", proc=self._proc, queue=lease["queue"], lease=told):
+                pass
+        self._tap.held.clear()
 
 
 def told_of(heard: Heard, pool: str) -> Iterator[tuple[str, dict[str, Any]]]:
