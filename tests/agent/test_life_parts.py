@@ -161,6 +161,18 @@ def test_a_lease_is_in_the_journal_until_its_end_is(tmp_path: Path) -> None:
     assert [] == Journal(tmp_path).unreported()
 
 
+def test_a_process_that_died_between_the_two_files_left_a_result(tmp_path: Path) -> None:
+    """The lease's file is still there; what it came to must not be written over."""
+    journal = Journal(tmp_path)
+    journal.keep(result(outcome="success"))
+    journal.hold(lease())
+
+    found = Journal(tmp_path)
+
+    assert [] == found.left_behind()
+    assert ["success"] == [one.outcome for one in found.unreported()]
+
+
 def test_others_can_read_nothing_of_it_and_no_token_is_shown(tmp_path: Path) -> None:
     Journal(tmp_path).hold(lease())
 

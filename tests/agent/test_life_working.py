@@ -33,6 +33,7 @@ class Bench:
             environ={"HYBRIDQ_AGENT_URL": api.url, "HYBRIDQ_AGENT_KEY": key or api.key("agents:register")},
         )
         self.over: list[Superseded] = []
+        self.unfit: list[str] = []
         self.membership = Membership(
             settings, self.folder, labels={}, version="1", superseded=lambda over: self.over.append(over)
         )
@@ -52,6 +53,7 @@ class Bench:
             log_folder=self.folder / "logs",
             log_bytes_max=1 << 20,
             let_go=self.slots.let_go,
+            unfit=self.unfit.append,
             rng=rng,
         )
 
@@ -112,6 +114,17 @@ def test_a_job_that_comes_while_we_drain_goes_back_as_it_was(api: Api, bench: Be
 
     assert look(api, job)["status"] in ("QUEUED", "SCHEDULED")
     assert (0, []) == (look(api, job)["attempt"], bench.files("leases"))
+
+
+def test_a_job_that_cannot_be_written_down_goes_back(api: Api, bench: Bench, job: str) -> None:
+    held = bench.claim()
+    (bench.folder / "leases").rmdir()
+
+    assert not bench.working(held)
+
+    assert ["the journal cannot be written"] == bench.unfit
+    assert look(api, job)["status"] in ("QUEUED", "SCHEDULED")
+    assert 0 == look(api, job)["attempt"]
 
 
 def test_a_secret_that_nobody_allowed_is_rejected_before_anything_runs(api: Api, bench: Bench) -> None:

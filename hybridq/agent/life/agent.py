@@ -388,5 +388,6 @@ def _working(life: _Life, settings: AgentSettings, folder: Path, rng: random.Ran
         log_folder=folder / "logs",
         log_bytes_max=settings.log_bytes_max,
         let_go=life.slots.let_go,
+        unfit=life.checks.fail,
         rng=rng,
     )

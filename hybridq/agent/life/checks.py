@@ -59,6 +59,11 @@ class Checks:
         if bool(before) != bool(failed):
             self._changed()
 
+    def fail(self, reason: str) -> None:
+        """Claim nothing until the next look: something failed that a look does not see."""
+        self._failed = reason
+        self._changed()
+
     def run(self) -> None:
         """Look again and again, until `stop`."""
         while not self._stop.wait(EVERY_S):

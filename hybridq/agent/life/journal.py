@@ -86,8 +86,14 @@ class Journal:
         _remove(self._leases / _name(lease))
 
     def left_behind(self) -> list[KeptLease]:
-        """Return the leases in the journal: at start, those of a process that died."""
-        return [lease for _, lease in _read_all(self._leases, KeptLease)]
+        """Return the leases in the journal: at start, those of a process that died before it knew how they ended."""
+        found = []
+        for path, lease in _read_all(self._leases, KeptLease):
+            if (self._results / path.name).exists():
+                _remove(path)
+            else:
+                found.append(lease)
+        return found
 
     # -- results ---------------------------------------------------------------------------------------------
 

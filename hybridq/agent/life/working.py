@@ -63,12 +63,13 @@ class Working:
         log_folder: Path,
         log_bytes_max: int,
         let_go: Callable[[Held], None],
+        unfit: Callable[[str], None],
         rng: random.Random,
     ) -> None:
         self._membership, self._journal, self._reporter = membership, journal, reporter
         self._trust, self._secrets, self._settings = trust, secrets, settings
         self._work_folder, self._log_folder, self._log_bytes_max = work_folder, log_folder, log_bytes_max
-        self._let_go, self._rng = let_go, rng
+        self._let_go, self._unfit, self._rng = let_go, unfit, rng
 
     def __call__(self, held: Held) -> bool:
         """Work on a lease to its end; whether there was anything to do. Never raises."""
@@ -95,6 +96,7 @@ class Working:
             self._journal.hold(_kept(held))
         except OSError as trouble:
             log.error("agent.disk_failed", component="agent", error_type=type(trouble).__name__)
+            self._unfit("the journal cannot be written")
             self._release(held, "the disk takes no more")
             return False
         failures = 0
