@@ -271,12 +271,31 @@ def test_a_log_ends_where_its_bound_is_and_says_so_once(rig: Rig) -> None:
     assert text.startswith("x" * 900 + "yyyy")
     assert text.endswith("y\n[hybridq] the log ends here: it reached 1000 bytes\n")
     assert rig.append_log(held, 1100, "z" * 500) == ["APPENDED", "1600"]
-    second = again(rig, held)
-    assert rig.append_log(second, 0, "z" * 500) == ["APPENDED", "500"]
 
     assert rig.log("a") == text
     assert rig.read_log("a", 0, 1)[4] == "1"
     assert total(rig) == len(text)
+
+
+@pytest.mark.parametrize(("size", "stays"), [(500, True), (501, False), (2000, False)])
+def test_a_log_that_leaves_too_little_room_makes_way_for_the_next_attempt(rig: Rig, size: int, stays: bool) -> None:
+    """The latest attempt is what people look for; positions go on after what was dropped."""
+    rig.configure(log_bytes_max=1000)
+    held = begun(rig)
+    rig.append_log(held, 0, "x" * size)
+    before = rig.log("a")
+    assert before is not None
+    second = again(rig, held)
+    assert rig.append_log(second, 0, "second\n") == ["APPENDED", "7"]
+    assert rig.append_log(second, 7, "more\n") == ["APPENDED", "12"]
+    if stays:
+        assert rig.log("a") == before + "\n[hybridq] attempt 2, agent two\nsecond\nmore\n"
+        assert rig.read_log("a")[4] == "0"
+        return
+    text = "[hybridq] attempt 2, agent two\nsecond\nmore\n"
+    assert rig.read_log("a") == ["LOG", "RUNNING", str(len(before)), str(len(before) + len(text)), "1", text]
+    assert total(rig) == len(text)
+    rig.check()
 
 
 def test_a_log_that_just_fits_is_whole(rig: Rig) -> None:
