@@ -69,9 +69,9 @@ class Printer:
     def note(self, text: str, *, style: str = "") -> None:
         """Say something aside, on stderr, that is no part of the answer; nothing with `--json`. `style`: a colour."""
         if not self.json:
-            # Colours are left out where nobody looks, or NO_COLOR is set.
-            fg = None if "NO_COLOR" in os.environ else style or None
-            click.echo(click.style(visible(text), fg=fg), err=True)
+            said = visible(text)
+            # Colours are left out where nobody looks, too.
+            click.echo(click.style(said, fg=style) if style and "NO_COLOR" not in os.environ else said, err=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table: ruled on a terminal, else a line of names and lines of values, separated by tabs."""
