@@ -261,3 +261,17 @@ def test_over_tls_with_an_authority_of_one_s_own(tmp_path: Path) -> None:
         assert read(server.url, "vault://ci/registry#token", VAULT_CACERT=str(tmp_path / "ca.pem")) == VALUE
         unavailable(server.url, "vault://ci/registry#token", "not reachable")
         assert len(server.requests) == 1
+
+
+def test_vault_on_this_machine_is_not_asked_through_a_proxy(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would see the token in the clear."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    secrets = VaultSecrets({"VAULT_ADDR": vault.url, "VAULT_TOKEN": TOKEN})
+    with Scripted() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("http_proxy", proxy.url)
+
+        assert VALUE == secrets.resolve(SecretRef("vault://ci/registry#token"), 10)
+
+        assert [] == proxy.requests

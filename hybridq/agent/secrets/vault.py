@@ -82,7 +82,9 @@ class VaultSecrets:
         if namespace:
             headers["X-Vault-Namespace"] = namespace
         # Redirects are not followed: the token would go where an answer says.
-        with httpx2.Client(verify=self._verify(ref), follow_redirects=False) as client:
+        # Nor is what is on this machine looked for through a proxy that the environment names: it would see the token.
+        options = {"verify": self._verify(ref), "follow_redirects": False, "trust_env": url.startswith("https:")}
+        with httpx2.Client(**options) as client:
             for last in _tries():
                 left_s = ends - time.monotonic()
                 if left_s <= 0:
