@@ -161,6 +161,8 @@ class Membership:
                 log.info("agent.session_refused", component="agent", agent_id=self.agent_id, code=refused.code)
                 self._forget()
             except HybridqError:
+                # A server may be away for days, and a client with its certificates is not small.
+                self._clients.remove(client)
                 client.close()
                 raise
         return self._enrol(self._boot())

@@ -15,6 +15,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
+        self._made_folder = not path.parent.exists()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         # Never what somebody else has put there, nor what a link points to.
@@ -43,9 +44,11 @@ class Spool:
         return data[:end] if end else data
 
     def delete(self) -> None:
-        """Remove the file; what has it open goes on reading."""
+        """Remove the file, and its folder when that was made for it; what has it open goes on reading."""
         with contextlib.suppress(OSError):
             self.path.unlink()
+            if self._made_folder:
+                self.path.parent.rmdir()
 
     def close(self) -> None:
         """Give back the descriptor. Nothing may be read afterwards."""

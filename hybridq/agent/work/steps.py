@@ -212,8 +212,12 @@ def outputs_of(path: Path, bytes_max: int) -> tuple[dict[str, str], str | None]:
     try:
         # Neither follow a link, nor wait for somebody to write into a pipe.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
-            data = file.read(bytes_max + 1) or b""
+        try:
+            with open(fd, "rb", closefd=False) as file:
+                data = file.read(bytes_max + 1) or b""
+        finally:
+            # Here, as `open` leaves a descriptor open that is none of a file: steps may have made a folder of it.
+            os.close(fd)
     except OSError as error:
         return {}, f"outputs cannot be read: {error.strerror}"
     if len(data) > bytes_max:

@@ -1,0 +1,90 @@
+"""What an agent that lives for long must not gather: descriptors, folders, clients."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hybridq.agent import AgentSettings
+from hybridq.agent._session import Session
+from hybridq.agent.errors import Unreachable
+from hybridq.agent.life.identity import Membership
+from hybridq.agent.logs import JobLog
+from hybridq.agent.work.steps import outputs_of
+from hybridq.agent.work.workspace import Workspace
+from tests.servers import wait_until
+
+NOBODY = "https://127.0.0.1:9"
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_steps_that_make_a_folder_of_the_outputs_cost_no_descriptor(tmp_path: Path) -> None:
+    before = open_files()
+
+    for _ in range(5):
+        assert ({}, "outputs cannot be read: Is a directory") == outputs_of(tmp_path, 100)
+
+    assert open_files() == before
+
+
+def test_a_log_that_ended_leaves_neither_its_spool_nor_the_folder_of_it(tmp_path: Path) -> None:
+    before = open_files()
+    one = JobLog(tmp_path / "p~j.1", append=lambda offset, text: offset + len(text.encode()))
+    one.write(b"said\n")
+
+    assert one.close(within_s=10).delivered
+
+    assert list(tmp_path.iterdir()) == []
+    wait_until(lambda: open_files() == before, timeout_s=10)
+
+
+def test_the_folder_of_a_spool_stays_when_others_made_it(tmp_path: Path) -> None:
+    one = JobLog(tmp_path, append=lambda offset, text: offset + len(text.encode()))
+    one.write(b"said\n")
+
+    one.close(within_s=10)
+
+    assert tmp_path.is_dir()
+
+
+def test_a_server_that_is_away_costs_no_memory(tmp_path: Path) -> None:
+    session = {
+        "agent_id": "a",
+        "session_id": "s",
+        "pool": "p",
+        "boot_id": "boot-1",
+        "token": "hqa_x",
+        "renewal_token": "hqn_x",
+        "heartbeat_seconds": 10.0,
+    }
+    (tmp_path / "session.json").write_bytes(
+        msgspec.json.encode({"url": NOBODY, "session": msgspec.convert(session, Session)})
+    )
+    settings = AgentSettings(url=NOBODY, name="a", pool="p", state_dir=tmp_path)
+    membership = Membership(settings, tmp_path, labels={}, version="1", superseded=print)
+
+    for _ in range(3):
+        with pytest.raises(Unreachable):
+            membership.join()
+
+    assert membership._clients == []
+
+
+def test_a_link_in_the_place_of_a_workspace_is_removed_and_what_it_points_to_left_alone(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "folder").mkdir(parents=True)
+    (elsewhere / "folder").chmod(0o555)
+    workspace = Workspace(tmp_path / "work", "1")
+    workspace.folder.rename(tmp_path / "moved")
+    workspace.folder.symlink_to(elsewhere)
+
+    assert workspace.remove()
+
+    assert not workspace.folder.is_symlink()
+    assert (elsewhere / "folder").stat().st_mode & 0o777 == 0o555
