@@ -220,6 +220,22 @@ def test_a_keeper_whose_agent_lets_go_ends_everything(tmp_path: Path) -> None:
     assert not alive(pid) and not alive(opened.process.pid)
 
 
+def test_a_lease_that_has_ended_is_not_renewed_by_an_order_that_was_held_up(tmp_path: Path) -> None:
+    opened = Kept(tmp_path, lease_s=0.5)
+    opened.start("echo $$ > $AT/pid; sleep 1000")
+    pid = int(word(tmp_path / "pid"))
+    ends_at = keeper.now_s() + 0.5
+
+    os.kill(opened.process.pid, signal.SIGSTOP)
+    wait_until(lambda: keeper.now_s() > ends_at, LONG_S)
+    opened.process.lease(keeper.now_s() + 600)
+    os.kill(opened.process.pid, signal.SIGCONT)
+
+    assert opened.hear(keeper.ENDED)[:2] == [keeper.LEASE, b"0"]
+    assert not alive(pid)
+    opened.process.close()
+
+
 def test_a_killed_keeper_is_noticed(kept: Kept) -> None:
     kept.start("trap '' TERM; echo $$ > $AT/pid; sleep 1000")
     pid = int(word(kept.folder / "pid"))

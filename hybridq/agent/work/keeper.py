@@ -185,9 +185,12 @@ class Keeper:
         wait_s = min(self._lease_by, self._stop_by, self._term_by) - now_s()
         ready = {fd for fd, _ in poll.poll(max(0.0, min(wait_s, 1.0)) * 1000 + 1)}
 
-        if self._orders in ready:
-            self._take_orders()
+        # Deadlines first: a lease that has ended is not renewed by an order that was held up on its way, as when the
+        # machine slept and an answer of before is read after.
         self._see_deadlines()
+        if self._end is None and self._orders in ready:
+            self._take_orders()
+            self._see_deadlines()
         if self._end is not None:
             return
         if self._bell in ready:
