@@ -265,8 +265,19 @@ def test_the_weightier_reason_counts_and_the_end_of_a_lease_never_comes_nearer()
     one.stop("lease_lost", 0.0, why="stale_lease")
     one.stop("cancelled", 5.0)
 
-    assert [100.0, 120.0, 120.0, ("drain", 10.0), ("lease_lost", 0.0)] == run.heard
+    assert [100.0, 120.0, 120.0, ("drain", 10.0), ("lease_lost", 0.0), ("cancelled", 5.0)] == run.heard
     assert (True, "stale_lease") == (one.lost, one.why)
+
+
+def test_a_cancelled_job_has_no_more_grace_than_who_wants_to_leave_gives_it() -> None:
+    """A second signal hands back at once, also what has an hour to end after a cancel."""
+    run, one = Told(), held()
+    assert one.begin(run)  # type: ignore[arg-type]
+    one.stop("cancelled", 3600.0)
+    one.stop("drain", 0.0)
+
+    assert [100.0, ("cancelled", 3600.0), ("drain", 0.0)] == run.heard
+    assert "cancelled" == one.stopped
 
 
 def test_a_job_that_comes_to_us_once_more_ends_the_lease_we_had() -> None:

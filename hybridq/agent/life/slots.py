@@ -70,6 +70,8 @@ class Held:
         """Stop the work, now or once it begins."""
         with self._lock:
             if _RANK[reason] < _RANK[self.stopped or ""]:
+                if self._run is not None:
+                    self._run.stop(reason, grace_s)  # the other reason stands, the grace may become shorter
                 return
             self.stopped, self._grace_s, self.why = reason, grace_s, why or self.why
             if self._run is not None:
