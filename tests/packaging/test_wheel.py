@@ -122,7 +122,9 @@ def test_the_library_alone_needs_three_packages(built: tuple[Path, Path]) -> Non
     base = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
 
     assert ["msgspec", "redis[hiredis]", "structlog"] == sorted(line.split("<")[0].split(">")[0] for line in base)
-    assert {"agent", "cli", "dev", "fake", "granian", "otel", "server"} == set(metadata.get_all("Provides-Extra", []))
+    assert {"agent", "bench", "cli", "dev", "fake", "granian", "otel", "server"} == set(
+        metadata.get_all("Provides-Extra", [])
+    )
 
 
 def test_the_sdist_has_the_sources_and_nothing_of_this_machine(built: tuple[Path, Path]) -> None:
