@@ -440,11 +440,9 @@ class AsyncQueue(_base.QueueBase):
         following = leases.claim_next(lease, self.root, queue=self.name, n=claim_next, now_ms=self._now_ms)
         like = (lease.agent, claim_next, lease.lease_s, lease.started_by_claim)
         lot = self._open_lot()
-        # Made in one turn of the loop they travel together, in this order.
-        finishing = self._coalescer.run(call)
-        claiming = self._coalescer.run(following, orphan=lambda given: lot.pass_on(like, given.leases))
-        finished, claimed = await asyncio.gather(finishing, claiming, return_exceptions=True)
-        if isinstance(finished, BaseException):
+        both = self._coalescer.run_both(call, following, orphan=lambda given: lot.pass_on(like, given.leases))
+        finished, claimed = await both
+        if isinstance(finished, Exception):
             if isinstance(claimed, leases.Claimed):
                 lot.pass_on(like, claimed.leases)
             raise finished

@@ -98,6 +98,26 @@ async def test_who_is_cancelled_takes_no_job_along(aqueue: AsyncQueue, turns: in
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_is_cancelled_while_finishing_takes_no_next_job_along(aqueue: AsyncQueue, turns: int) -> None:
+    """The job that was claimed in the same round trip goes to who asks next, long before its lease would end."""
+    for _ in range(2):
+        await aqueue.enqueue("t")
+    [held] = await aqueue.claim(start=True, lease_s=600)
+    finishing = asyncio.create_task(aqueue.complete(held, claim_next=1))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    finishing.cancel()
+    [outcome] = await asyncio.gather(finishing, return_exceptions=True)
+
+    if isinstance(outcome, BaseException):
+        assert isinstance(outcome, asyncio.CancelledError)
+        async with asyncio.timeout(10):
+            assert len(await aqueue.claim(wait_s=9, start=True)) == 1
+    else:
+        assert len(outcome.next) == 1
+
+
 async def test_a_batch_is_bounded_in_bytes(aqueue: AsyncQueue, redis: redis_py.Redis) -> None:
     await aqueue.enqueue("first")
     before = scripts_run(redis)
