@@ -181,8 +181,12 @@ class _OpenHeard:
     def _note_leases(self, call: OpenCall) -> None:
         if call.type == "ok" and self._op == "claim":
             self._tap.held |= {lease["fence"]: lease for lease in call.result}
-        if call.type == "ok" and self._op in ("complete", "release"):
+        if call.type != "info" and self._op in ("complete", "release"):
             self._tap.held.pop(self._args["lease"]["fence"], None)
+        if call.type == "ok" and self._op == "heartbeat":
+            for lease in self._args["leases"]:
+                if lease["job_id"] not in call.result["renewed"]:
+                    self._tap.held.pop(lease["fence"], None)
 
     def _give_back(self) -> None:
         """Who deregisters hands back whatever it still holds, uncharged; nobody says what that was."""

@@ -114,7 +114,9 @@ class Fleet:
 
 def agent_is_killed(fleet: Fleet) -> None:
     agent, _ = fleet.victim()
+    starts = agent.starts
     agent.kill()
+    wait_until(lambda: agent.starts > starts, VICTIM_S, what=f"{agent.name} is back")
 
 
 def agent_stands_still_past_its_lease(fleet: Fleet) -> None:
@@ -164,10 +166,12 @@ def agent_is_started_again(fleet: Fleet) -> None:
 def agent_comes_back_as_a_new_machine(fleet: Fleet) -> None:
     """Under the same name, with nothing of what it was: another boot, which supersedes the session there was."""
     agent, _ = fleet.victim()
+    starts = agent.starts
     with agent.held_down():
         agent.kill()
         shutil.rmtree(agent.state)
         agent.state.mkdir()
+    wait_until(lambda: agent.starts > starts, VICTIM_S, what=f"{agent.name} is back")
 
 
 def api_is_killed(fleet: Fleet) -> None:
