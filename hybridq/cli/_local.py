@@ -39,8 +39,8 @@ log = structlog.get_logger("hybridq")
 _START: Final = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from hybridq.cli._local import child; sys.exit(child())"
 )
-USAGE: Final = 2
-"""Exit code of an agent that will not start however often it is tried."""
+FINAL: Final = (2, 3)
+"""Exit codes of an agent that is not to start again: its settings will not do, another agent took its name."""
 AGAIN_S: Final = (0.5, 30.0)
 STEADY_S: Final = 60.0
 """An agent that lived so long starts again at once."""
@@ -147,7 +147,7 @@ class LocalAgents:
             code = await self._run(name, folder)
             if self._ending.is_set():
                 return
-            if code == USAGE:
+            if code in FINAL:
                 log.error(
                     "local_agent.refused", agent_id=name, advice="mend what it says above, or start one elsewhere"
                 )

@@ -376,7 +376,7 @@ def test_another_agent_of_its_name_stops_all_its_jobs_at_once(
 
     second = start("second", key=key, name="a1")
 
-    assert 1 == first.ended()
+    assert 3 == first.ended()
     assert not any(lives(pid) for pid in pids)
     assert "another agent registered as a1" in first.events("agent.superseded")[0]["reason"]
     assert second.running

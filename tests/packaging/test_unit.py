@@ -72,7 +72,7 @@ def test_a_drain_fits_into_the_time_that_systemd_gives_it() -> None:
     assert int(service["TimeoutStopSec"][0]) > default.drain_grace_s + default.cancel_grace_s
     # SIGTERM is for the agent alone, which ends its jobs by itself.
     assert (["mixed"], ["SIGTERM"]) == (service["KillMode"], service["KillSignal"])
-    assert ["2"] == service["RestartPreventExitStatus"]
+    assert ["2 3"] == service["RestartPreventExitStatus"]
     name, _, value = service["Environment"][0].partition("=")
     assert name in {setting.env for _, setting in fields()}
     assert value.endswith(service["StateDirectory"][0])

@@ -48,6 +48,8 @@ REPORT_S: Final = 5.0
 """How long the end waits for results that the server has not taken yet."""
 STOPPED_S: Final = 10.0
 """How long, past its grace, a job that is stopped is waited for."""
+SUPERSEDED: Final = 3
+"""The exit code of one whose name another agent took: to come back would take it away from that one in turn."""
 WATCH_S: Final = 60.0
 """A beat that did not come round for so long is hung, and systemd is told nothing more."""
 
@@ -86,7 +88,7 @@ class Agent:
     # -- the life --------------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Work until drained, and return the exit code: 0, or 1 when another agent took over.
+        """Work until drained, and return the exit code: 0, 1 when it broke, or 3 when another agent took over.
 
         In the main thread SIGTERM and SIGINT drain; a second one hands back at once, a third leaves on the spot.
         Raises `UsageError` for what the settings cannot mean here, and what a registration that is refused says.
@@ -111,7 +113,9 @@ class Agent:
                     shutil.rmtree(folder, ignore_errors=True)
             finally:
                 life.membership.close()
-        return 1 if self._failed is not None or self._broken else 0
+        if self._failed is not None:
+            return SUPERSEDED
+        return 1 if self._broken else 0
 
     @property
     def _is_throwaway(self) -> bool:
