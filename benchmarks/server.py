@@ -72,6 +72,12 @@ class Server:
         self.client.flushall()
         self.client.config_resetstat()
 
+    def wait_until_alone(self) -> None:
+        """Wait until the server has let go of the connections of programs that have ended."""
+        deadline_s = time.monotonic() + 2.0
+        while int(self.client.info("clients")["connected_clients"]) > 1 and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+
     def cpu_s(self) -> float:
         """Seconds of CPU that the server has used, in its commands and around them."""
         info = self.client.info("cpu")
@@ -87,8 +93,11 @@ class Server:
         stats = self.client.info("commandstats")
         return {name.removeprefix("cmdstat_"): int(one["calls"]) for name, one in stats.items()}
 
-    def used_bytes(self) -> int:
-        return int(self.client.info("memory")["used_memory"])
+    def data_bytes(self) -> int:
+        """Return the memory of the data: without buffers of connections and of the AOF, and without cached scripts."""
+        memory = self.client.info("memory")
+        beside = ("mem_clients_normal", "mem_clients_slaves", "mem_aof_buffer", "used_memory_scripts_eval")
+        return int(memory["used_memory"]) - sum(int(memory.get(name, 0)) for name in beside)
 
     def close(self) -> None:
         self.client.close()

@@ -13,7 +13,8 @@ import msgspec
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """`what`: enqueue, claim, complete, drain, serve (latency: the waiting side), knock (the other), ping."""
+    """`what`: enqueue, claim, complete, drain, serve (latency: the waiting side), knock (the other), ping, hold (put jobs
+    into the state `how`), parked (leave long polls alone), or verb (`how` alone, `batch` jobs a call)."""
 
     what: str
     how: str = "one"
@@ -25,6 +26,13 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     batch: int = 1
     backlog: int = 0
     """Jobs that wait beforehand and are not among those measured."""
+    processes: int = 1
+    """How many programs do the same at once, each with `jobs` of its own."""
+    slot: int = 0
+    shared: str = ""
+    """A file of memory that the programs of a run share: eight bytes a program, the jobs that it has done."""
+    cut_s: float = 0.0
+    """Stop after so long and report what was done by then; 0 goes on to the end. Peers only."""
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,26 +14,28 @@ async def main():
     work = Work()
     settings = RedisSettings.from_dsn(work.url)
     pool = await create_pool(settings)
-    counter = Counter(work.jobs)
+    counter = Counter(work)
 
     async def job(_ctx, payload):
-        counter.note()
+        counter.note(payload)
 
-    async def enqueue(concurrency):
+    async def enqueue(tasks):
         left = iter(range(work.jobs))
 
         async def some():
             for _ in left:
                 await pool.enqueue_job("job", work.payload)
 
-        await asyncio.gather(*(some() for _ in range(concurrency)))
+        await asyncio.gather(*(some() for _ in range(tasks)))
 
-    if work.what == "drain":
-        await enqueue(50)
+    if work.works:
+        if work.what == "drain":
+            await enqueue(50)
+        over, loop = asyncio.Event(), asyncio.get_running_loop()
+        counter.when_done = lambda: loop.call_soon_threadsafe(over.set)
         worker = Worker(
             [func(job, name="job")],
             redis_settings=settings,
-            burst=True,
             poll_delay=0.002,
             keep_result=0,
             max_jobs=work.concurrency,
@@ -41,13 +43,17 @@ async def main():
             queue_read_limit=1000,
         )
         wait_for_go()
-        await worker.main()
-        counter.answer()
-        await worker.close()
-        return
+        running = asyncio.create_task(worker.async_run())
+        await over.wait()
+        counter.finish()
+        await running
     wait_for_go()
     begin_s = time.perf_counter()
-    await enqueue(50 if work.how != "one" else 1)
+    if work.what == "knock":
+        for payload in work.knocks():
+            await pool.enqueue_job("job", payload)
+    else:
+        await enqueue(work.tasks)
     answer(work.jobs, time.perf_counter() - begin_s)
 
 

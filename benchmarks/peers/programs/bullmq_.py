@@ -11,7 +11,7 @@ from bullmq import Queue, Worker
 async def main():
     work = Work()
     queue = Queue("bench", {"connection": work.url})
-    counter = Counter(work.jobs)
+    counter = Counter(work)
     options = {"removeOnComplete": True}
 
     async def bulk():
@@ -19,23 +19,25 @@ async def main():
             count = min(500, work.jobs - first)
             await queue.addBulk([{"name": "job", "data": work.payload, "opts": options} for _ in range(count)])
 
-    async def job(_job, _token):
-        counter.note()
+    async def job(job, _token):
+        counter.note(job.data)
 
-    if work.what == "drain":
-        await bulk()
-        over = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        counter.when_done = lambda: loop.call_soon(over.set)
+    if work.works:
+        if work.what == "drain":
+            await bulk()
+        over, loop = asyncio.Event(), asyncio.get_running_loop()
+        counter.when_done = lambda: loop.call_soon_threadsafe(over.set)
         wait_for_go()
         worker = Worker("bench", job, {"connection": work.url, "concurrency": work.concurrency})
         await over.wait()
-        counter.answer()
+        counter.finish()
         await worker.close(True)
-        return
     wait_for_go()
     begin_s = time.perf_counter()
-    if work.how == "bulk":
+    if work.what == "knock":
+        for payload in work.knocks():
+            await queue.add("job", payload, options)
+    elif work.how == "bulk":
         await bulk()
     else:
         left = iter(range(work.jobs))
@@ -44,7 +46,7 @@ async def main():
             for _ in left:
                 await queue.add("job", work.payload, options)
 
-        await asyncio.gather(*(some() for _ in range(50 if work.how == "concurrent" else 1)))
+        await asyncio.gather(*(some() for _ in range(work.tasks)))
     answer(work.jobs, time.perf_counter() - begin_s)
 
 

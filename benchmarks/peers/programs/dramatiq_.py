@@ -11,26 +11,25 @@ logging.disable(logging.CRITICAL)
 work = Work()
 broker = RedisBroker(url=work.url)
 dramatiq.set_broker(broker)
-counter = Counter(work.jobs)
+counter = Counter(work)
 
 
 @dramatiq.actor(max_retries=0)
 def job(payload):
-    counter.note()
+    counter.note(payload)
 
 
-if work.what == "drain":
-    for _ in range(work.jobs):
-        job.send(work.payload)
+if work.works:
+    if work.what == "drain":
+        for _ in range(work.jobs):
+            job.send(work.payload)
     worker = dramatiq.Worker(broker, worker_threads=8)
     wait_for_go()
     worker.start()
     counter.all_done.wait()
-    counter.answer()
-    worker.stop()
-else:
-    wait_for_go()
-    begin_s = time.perf_counter()
-    for _ in range(work.jobs):
-        job.send(work.payload)
-    answer(work.jobs, time.perf_counter() - begin_s)
+    counter.finish()
+wait_for_go()
+begin_s = time.perf_counter()
+for payload in work.knocks() if work.what == "knock" else (work.payload for _ in range(work.jobs)):
+    job.send(payload)
+answer(work.jobs, time.perf_counter() - begin_s)

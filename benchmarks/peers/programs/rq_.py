@@ -10,7 +10,7 @@ counter = None
 
 
 def job(payload):
-    counter.note()
+    counter.note(payload)
 
 
 def main():
@@ -18,26 +18,28 @@ def main():
     work = Work()
     client = redis.Redis.from_url(work.url)
     queue = Queue("bench", connection=client)
-    made = [Queue.prepare_data(job, (work.payload,), result_ttl=0) for _ in range(work.jobs)]
-    steps = range(0, work.jobs, 500)
-    if work.what == "drain":
-        for first in steps:
-            queue.enqueue_many(made[first : first + 500])
-        counter = Counter(work.jobs)
+
+    def bulk():
+        for first in range(0, work.jobs, 500):
+            count = min(500, work.jobs - first)
+            queue.enqueue_many([Queue.prepare_data(job, (work.payload,), result_ttl=0) for _ in range(count)])
+
+    if work.works:
+        if work.what == "drain":
+            bulk()
+        counter = Counter(work)
+        counter.when_done = counter.finish
         worker = SimpleWorker([queue], connection=client)
         worker.log.setLevel("ERROR")
         wait_for_go()
-        worker.work(burst=True, logging_level="ERROR")
-        counter.answer()
-        return
+        worker.work(logging_level="ERROR")
     wait_for_go()
     begin_s = time.perf_counter()
     if work.how == "bulk":
-        for first in steps:
-            queue.enqueue_many(made[first : first + 500])
+        bulk()
     else:
-        for _ in range(work.jobs):
-            queue.enqueue(job, work.payload, result_ttl=0)
+        for payload in work.knocks() if work.what == "knock" else (work.payload for _ in range(work.jobs)):
+            queue.enqueue(job, payload, result_ttl=0)
     answer(work.jobs, time.perf_counter() - begin_s)
 
 

@@ -12,7 +12,7 @@ counter = None
 
 
 def job(payload):
-    counter.note()
+    counter.note(payload)
 
 
 def main():
@@ -20,19 +20,19 @@ def main():
     logging.disable(logging.CRITICAL)
     work = Work()
     tiger = TaskTiger(redis.Redis.from_url(work.url, decode_responses=True), setup_structlog=True)
-    if work.what == "drain":
-        for _ in range(work.jobs):
-            tiger.delay(job, args=(work.payload,))
-        counter = Counter(work.jobs)
+    if work.works:
+        if work.what == "drain":
+            for _ in range(work.jobs):
+                tiger.delay(job, args=(work.payload,))
+        counter = Counter(work)
+        counter.when_done = counter.finish
         worker = Worker(tiger, executor_class=SyncExecutor)
         wait_for_go()
-        worker.run(once=True)
-        counter.answer()
-        return
+        worker.run()
     wait_for_go()
     begin_s = time.perf_counter()
-    for _ in range(work.jobs):
-        tiger.delay(job, args=(work.payload,))
+    for payload in work.knocks() if work.what == "knock" else (work.payload for _ in range(work.jobs)):
+        tiger.delay(job, args=(payload,))
     answer(work.jobs, time.perf_counter() - begin_s)
 
 
