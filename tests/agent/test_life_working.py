@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,19 @@ from hybridq.agent.secrets import Secrets
 from hybridq.agent.trust import Trust
 from hybridq.agent.work import WorkSettings
 from tests.api.client import Api
+from tests.proxy import Proxy
+from tests.servers import wait_until
 
 
 class Bench:
     """The parts of an agent that has joined, driven by the test."""
 
-    def __init__(self, api: Api, folder: Path, name: str = "a1", key: str = "") -> None:
+    def __init__(self, api: Api, folder: Path, name: str = "a1", key: str = "", url: str = "") -> None:
         self.api, self.folder = api, folder / name
         self.folder.mkdir()
         settings = AgentSettings.load(
             {"name": name},
-            environ={"HYBRIDQ_AGENT_URL": api.url, "HYBRIDQ_AGENT_KEY": key or api.key("agents:register")},
+            environ={"HYBRIDQ_AGENT_URL": url or api.url, "HYBRIDQ_AGENT_KEY": key or api.key("agents:register")},
         )
         self.over: list[Superseded] = []
         self.unfit: list[str] = []
@@ -146,6 +149,41 @@ def test_a_job_whose_process_cannot_be_made_is_the_machine_s_trouble(api: Api, b
     first = look(api, job)["attempts"][0]
     assert "infra_error" == first["outcome"]
     assert look(api, job)["status"] in ("QUEUED", "SCHEDULED")
+
+
+def test_how_a_job_ended_is_on_the_disk_before_the_rest_of_its_log_has_arrived(api: Api, tmp_path: Path) -> None:
+    """A process that is killed while the server is slow, or away, must not have done the work for nothing."""
+    payload = {"steps": [{"name": "says", "run": "echo much"}]}
+    made = api.post("/api/queue/jobs", {"payload": payload}).json()["id"]
+    with Proxy(f"redis://127.0.0.1:{api.port}") as proxy:
+        key = api.key("agents:register")
+        bench = Bench(api, tmp_path, key=key, url=proxy.url.replace("redis://", "http://"))
+        held = bench.claim()
+        proxy.drop_next_reply(b"/logs", times=1000)
+        worker = threading.Thread(target=bench.working, args=(held,))
+        worker.start()
+        try:
+            wait_until(lambda: bench.files("results") and not bench.files("leases"), 20)
+
+            [kept] = bench.files("results")
+            assert worker.is_alive()
+            assert "success" == json.loads(kept.read_text())["outcome"]
+        finally:
+            proxy.heal()
+            worker.join(60)
+            bench.membership.close()
+        assert [] == bench.files("results")
+    found = look(api, made)
+    assert ("COMPLETED", ["much"]) == (found["status"], found["result"]["last_lines"])
+
+
+def test_an_agent_that_fails_at_a_job_leaves_no_thread_of_its_log(api: Api, bench: Bench, job: str) -> None:
+    bench.working._settings = None  # type: ignore[assignment]
+
+    assert bench.working(bench.claim())
+
+    assert "agent_failed" == look(api, job)["attempts"][0]["error"]["code"]
+    wait_until(lambda: not any(one.name == "hybridq-log" for one in threading.enumerate()), 20)
 
 
 def test_a_result_that_the_server_does_not_take_is_told_without_it(api: Api, bench: Bench, job: str) -> None:

@@ -54,9 +54,17 @@ class Reporter:
         with self._turn:
             return len(self._waiting)
 
+    def keep(self, result: KeptResult) -> None:
+        """Keep a result for another process to tell, should this one end before it has; `report` may say more."""
+        try:
+            self._journal.keep(result)
+        except OSError as trouble:
+            # It is told all the same, only not by another process.
+            log.error("agent.disk_failed", component="agent", error_type=type(trouble).__name__)
+
     def report(self, result: KeptResult, held: Held) -> None:
         """Keep a result, and tell the server: now if it answers, else as soon as it does."""
-        self._keep(result)
+        self.keep(result)
         # What is lost anyway is told when there is time, the slot is wanted.
         if held.lost or not self._tell(result, held):
             log.info("job.spooled", component="agent", job_id=result.id, fence=result.fence, outcome=result.outcome)
@@ -73,7 +81,7 @@ class Reporter:
                 error=CRASHED,
             )
             log.warning("job.crashed", component="agent", job_id=lease.id, fence=lease.fence)
-            self._keep(crashed)
+            self.keep(crashed)
             self._add(crashed, None)
         for result in self._journal.unreported():
             self._add(result, None)
@@ -112,13 +120,6 @@ class Reporter:
             self._stopped = True
             self._turn.notify_all()
             return len(self._waiting)
-
-    def _keep(self, result: KeptResult) -> None:
-        try:
-            self._journal.keep(result)
-        except OSError as trouble:
-            # It is told all the same, only not by another process.
-            log.error("agent.disk_failed", component="agent", error_type=type(trouble).__name__)
 
     def _add(self, result: KeptResult, held: Held | None) -> None:
         with self._turn:

@@ -181,7 +181,11 @@ class Working:
             secrets=env.secrets,
             bytes_max=self._log_bytes_max,
         )
-        return self._run(held, self._run_of(held, work, env.values, env.secrets, job_log), job_log)
+        try:
+            return self._run(held, self._run_of(held, work, env.values, env.secrets, job_log), job_log)
+        except BaseException:
+            job_log.abandon()  # else its thread would wait for more for ever
+            raise
 
     def _run_of(self, held: Held, work: Any, env: Mapping[str, str], secrets: tuple[str, ...], job_log: JobLog) -> Run:
         from ..work import JobFacts, Run
@@ -216,6 +220,11 @@ class Working:
             ended = run.run()
         finally:
             held.end()
+        if ended.stopped not in ("drain", "lease_lost"):
+            # The rest of the log may take a while yet, and whoever ends us meanwhile must not undo what is done.
+            self._reporter.keep(
+                _result_of(held, _End(ended.outcome, ended.exit_code, result=ended.result, error=ended.error))
+            )
         if held.lost or ended.stopped == "lease_lost":
             summary = job_log.close(within_s=0)
         else:
@@ -264,19 +273,7 @@ class Working:
             code=(ended.error or {}).get("code"),
             took_s=round(took_s, 3),
         )
-        self._reporter.report(
-            KeptResult(
-                id=held.id,
-                lease_token=held.lease_token,
-                fence=held.fence,
-                outcome=outcome,
-                exit_code=ended.exit_code,
-                result=ended.result,
-                error=None if ended.outcome is Outcome.SUCCESS else ended.error,
-                ended_at=now(),
-            ),
-            held,
-        )
+        self._reporter.report(_result_of(held, ended), held)
         return True
 
 
@@ -288,6 +285,19 @@ class _End(msgspec.Struct, frozen=True):
     result: dict[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     stopped: str | None = None
+
+
+def _result_of(held: Held, ended: _End) -> KeptResult:
+    return KeptResult(
+        id=held.id,
+        lease_token=held.lease_token,
+        fence=held.fence,
+        outcome=str(ended.outcome),
+        exit_code=ended.exit_code,
+        result=ended.result,
+        error=None if ended.outcome is Outcome.SUCCESS else ended.error,
+        ended_at=now(),
+    )
 
 
 def _never_begun(held: Held) -> _End:
