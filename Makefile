@@ -28,7 +28,7 @@ demo: .venv/.stamp ## a real pipeline, live, on a private server
 	.venv/bin/hybridq demo
 
 bench: .venv/.stamp ## measure the library and the HTTP side beside their limits; ARGS='claim --repeats 3' narrows it
-	$(PY) -m benchmarks --json benchmarks.json --plots benchmarks-plots $(ARGS)
+	.venv/bin/hybridq bench --save benchmarks.json --plots benchmarks-plots $(ARGS)
 
 bench-peers: .venv/.stamp ## measure hybridq beside other queues, each installed for itself; ARGS='saq rq' narrows it
 	$(PY) -m benchmarks.peers --json benchmarks-peers.json $(ARGS)

@@ -157,7 +157,7 @@ class _Running:
 
     def __init__(self, program: Program, work: Work) -> None:
         self._program = program
-        self._errors: IO[bytes] = tempfile.TemporaryFile()
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed on exit)
         try:
             self._process = subprocess.Popen(
                 [*program, msgspec.json.encode(work).decode()],
@@ -225,7 +225,7 @@ def _name(program: Program) -> str:
 
 
 def _environment(program: Program) -> dict[str, str]:
-    """Return the environment of a program: ours find this package wherever they are started, peers know nothing of it."""
+    """Return a program's environment: ours find this package wherever they are started, peers know nothing of it."""
     found = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     if program[:1] == (sys.executable,):
         top = Path(__file__).parents[len(__package__.split("."))]

@@ -48,3 +48,6 @@ class Joined(asyncio.Protocol):
     def _flush(self) -> None:
         self._transport.write(b"".join(self._out))
         self._out.clear()
+
+    def close(self) -> None:
+        self._transport.close()

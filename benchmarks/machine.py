@@ -38,6 +38,8 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
+    if __package__.startswith("hybridq."):
+        return "installed from a wheel"
     try:
         folder = Path(__file__).parent
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True)

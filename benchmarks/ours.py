@@ -11,6 +11,7 @@ import uvloop
 
 from hybridq import AsyncQueue, JobSpec, Lease, Queue
 
+from .verbs import OurVerbs, prepare, repeat
 from .work import Done, Work, answer, payload_of, told, wait_for_go
 
 NAME: Final = "bench"
@@ -113,6 +114,20 @@ async def complete_together(work: Work, queue: AsyncQueue, held: list[Lease]) ->
     return len(held)
 
 
+async def hold(work: Work, queue: AsyncQueue) -> int:
+    """Put jobs into a state: waiting, scheduled, leased, finished or dead."""
+    later_s = 3600.0 if work.how == "scheduled" else 0.0
+    spec = JobSpec(type="build", payload=payload_of(work.payload_bytes), delay_s=later_s, max_attempts=1)
+    for first in range(0, work.jobs, FILL_STEP):
+        await queue.enqueue_many([spec] * min(FILL_STEP, work.jobs - first))
+    while work.how in ("leased", "finished", "dead") and (held := await queue.claim(50, start=True)):
+        if work.how == "finished":
+            await asyncio.gather(*(queue.complete(lease) for lease in held))
+        elif work.how == "dead":
+            await asyncio.gather(*(queue.fail(lease, "it did not build") for lease in held))
+    return work.jobs
+
+
 async def serve(work: Work, queue: AsyncQueue) -> list[float]:
     """An idle worker: waits for one job after another; returns how long each was on its way, in ms."""
     waits: list[float] = []
@@ -137,6 +152,12 @@ async def in_loop(work: Work) -> Done:
     latencies: list[float] = []
     async with AsyncQueue(NAME, redis=work.url, agent=f"bench-{random.randrange(2**32)}", lease_s=600) as queue:
         await queue.stats()
+        verbs = OurVerbs(queue, work.payload_bytes)
+        if work.what == "verb":
+            await prepare(verbs, work.how, work.jobs)
+        elif work.what == "hold":
+            # All are kept that the figure is about.
+            await queue.configure(retention_count=work.jobs, max_dead=work.jobs)
         held: list[Lease] = []
         while work.what == "complete" and len(held) < work.jobs:
             held += await queue.claim(min(50, work.jobs - len(held)), start=True)
@@ -145,10 +166,12 @@ async def in_loop(work: Work) -> Done:
         if work.what == "serve":
             latencies = await serve(work, queue)
             jobs = len(latencies)
+        elif work.what == "verb":
+            jobs = await repeat(verbs, work.how, work.jobs, work.batch)
         elif work.what == "complete":
             jobs = await complete_together(work, queue, held)
         else:
-            each = {"enqueue": enqueue_together, "drain": drain_together, "claim": claim_together}
+            each = {"enqueue": enqueue_together, "drain": drain_together, "claim": claim_together, "hold": hold}
             jobs = await each[work.what](work, queue)
         return Done(jobs=jobs, took_s=time.perf_counter() - begin_s, latencies_ms=latencies)
 
@@ -173,7 +196,7 @@ def main() -> None:
     waiting = work.backlog + (work.jobs if work.what in ("drain", "claim", "complete") else 0)
     if waiting:
         fill(work, waiting)
-    if work.what in ("serve", "claim", "complete") or work.how == "concurrent":
+    if work.what in ("serve", "claim", "complete", "verb", "hold") or work.how == "concurrent":
         answer(uvloop.run(in_loop(work)))
     else:
         answer(blocking(work))

@@ -38,8 +38,8 @@ def _claims(report: Report, axes: Any) -> bool:
     found: dict[int, dict[int, tuple[float, float, float]]] = {}
     for row in report.rows:
         words = re.fullmatch(r"claim: (\d+) claimers, batch (\d+)", row.name)
-        if words:
-            figures = row.figures["hybridq"]
+        figures = row.figures.get("hybridq")
+        if words and figures is not None and figures.samples:
             found.setdefault(int(words[2]), {})[int(words[1])] = (figures.rate, *figures.spread)
     for batch, points in sorted(found.items()):
         at = sorted(points)
@@ -48,7 +48,8 @@ def _claims(report: Report, axes: Any) -> bool:
         axes.errorbar(at, rates, yerr=around, marker="o", capsize=3, label=f"{batch} a claim")
     axes.set(xscale="log", xlabel="claimers at once", ylabel="claims a second", ylim=(0, None), title="Claims")
     axes.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
-    axes.legend()
+    if found:
+        axes.legend()
     return bool(found)
 
 
@@ -59,18 +60,20 @@ def _latency(report: Report, axes: Any) -> bool:
             values = sorted(one for sample in figures.samples for one in sample.latencies_ms)
             axes.plot(values, [(place + 1) / len(values) for place in range(len(values))], label=program)
     axes.set(xscale="log", xlabel="ms from enqueue to start, idle worker", ylabel="share of jobs", title="Latency")
-    axes.legend()
+    if rows:
+        axes.legend()
     return bool(rows)
 
 
 def _backlog(report: Report, axes: Any) -> bool:
-    rows = [row for row in report.rows if row.group == "backlog"]
+    rows = [row for row in report.rows if row.group == "backlog" and all(one.samples for one in row.figures.values())]
     sizes = [int(re.sub(r"\D", "", row.name)) for row in rows]
     for program in ("hybridq", "floor"):
         costs = [_script_us(row, program) for row in rows]
         axes.plot(sizes, costs, marker="o", label=program)
     axes.set(xscale="log", xlabel="jobs waiting", ylabel="µs in Redis a job", ylim=(0, None), title="Cost by backlog")
-    axes.legend()
+    if rows:
+        axes.legend()
     return bool(rows)
 
 

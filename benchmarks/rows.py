@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from .drive import FLOOR, OURS, WEB, Program
+from .drive import FLOOR, OURS, WEB, Program, Works
+from .verbs import VERBS
 from .work import Work
-
-Works = Callable[[str], Sequence[tuple[Program, Work]]]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,22 +17,32 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     unit: str = "jobs/s"
-    ours: Works
+    ours: Works | None = None
     limit: Works | None = None
     limit_is: str = "floor"
     goal_of_limit: float | None = None
-    """Share of the limit that PERFORMANCE asks for."""
+    """Share of the limit that is aimed at."""
+    goal: float | None = None
+    """Most that the figure itself may be, where less is better."""
+    smallest: Works | None = None
+    """The same with the least backlog: the cost is flat when this is no faster."""
+    aof: str | None = None
+    """Of the server for ours, where it is not the run's own mode."""
+    limit_aof: str | None = None
     settings: str
     group: str
+
+
+UNITS: Final = ("jobs/s", "commands/s", "µs", "bytes", "ms p50")
+"""Less is better in all but the first."""
 
 
 def _alone(program: Program, jobs: int, processes: int = 1, **how: object) -> Works:
     """Works of `processes` equal programs that share the jobs."""
 
     def works(url: str) -> Sequence[tuple[Program, Work]]:
-        first = {"url": url, "jobs": jobs, **how}
-        rest = {**first, "what": f"{how['what']}"}
-        return [(program, msgspec.convert(first if not n else rest, Work)) for n in range(processes)]
+        work = msgspec.convert({"url": url, "jobs": jobs, **how}, Work)
+        return [(program, work)] * processes
 
     return works
 
@@ -120,16 +129,106 @@ def rows(jobs: int) -> list[Row]:
                 {"what": "drain", "how": "concurrent", "concurrency": 50, "payload_bytes": size},
             )
         )
-    return made
+    return [*made, *_verb_rows(few), *_memory_rows(jobs), *_aof_rows(jobs, few), *_limit_rows(few)]
+
+
+BYTES_MAX: Final = {"waiting": 800, "finished": 900}
+
+
+def _verb_rows(jobs: int) -> list[Row]:
+    """Return rows of what each verb costs inside Redis."""
+    return [
+        Row(
+            name=f"{verb}, {batch} a call",
+            unit="µs",
+            group="verbs",
+            ours=_alone(OURS, jobs, what="verb", how=verb, batch=batch),
+            limit=_alone(FLOOR, jobs, what="verb", how=verb, batch=batch),
+            settings=f"µs inside scripts a job; {jobs:,} jobs, 199 bytes",
+        )
+        for batch in (1, 10, 100)
+        for verb in VERBS
+    ]
+
+
+def _memory_rows(jobs: int) -> list[Row]:
+    """Return rows of the memory that a job takes in each state."""
+    return [
+        Row(
+            name=f"memory of a job that is {state}",
+            unit="bytes",
+            group="memory",
+            ours=_alone(OURS, jobs, what="hold", how=state),
+            limit=_alone(FLOOR, jobs, what="hold", how=state) if state in ("waiting", "leased") else None,
+            goal=BYTES_MAX.get(state),
+            settings=f"{jobs:,} jobs, 199 bytes",
+        )
+        for state in ("waiting", "scheduled", "leased", "finished", "dead")
+    ]
+
+
+def _aof_rows(jobs: int, few: int) -> list[Row]:
+    """Return rows of what durability costs: each mode beside none, in one run."""
+    works: list[tuple[str, int, dict[str, object]]] = [
+        ("enqueue one by one", few, {"what": "enqueue"}),
+        ("drain, 50 tasks", jobs, {"what": "drain", "how": "concurrent", "concurrency": 50}),
+        ("drain, batches of 50", jobs, {"what": "drain", "how": "concurrent", "concurrency": 4, "batch": 50}),
+    ]
+    return [
+        Row(
+            name=f"AOF {mode}: {name}",
+            group="aof",
+            ours=_alone(OURS, count, 1, **how),
+            limit=_alone(OURS, count, 1, **how),
+            limit_is="hybridq, AOF off",
+            goal_of_limit=0.85 if mode == "everysec" else None,
+            aof=mode,
+            limit_aof="off",
+            settings=f"{count:,} jobs, 199 bytes",
+        )
+        for mode in ("everysec", "always")
+        for name, count, how in works
+    ]
+
+
+def _limit_rows(jobs: int) -> list[Row]:
+    """Return rows of what a client can do at all: PING and its answer."""
+    return [
+        Row(
+            name=f"PING: {name}",
+            group="limits",
+            limit=_alone(FLOOR, count, what="ping", how=how, concurrency=tasks),
+            limit_is="the client",
+            settings=f"{count:,} calls",
+        )
+        for name, how, tasks, count in (
+            ("redis-py, one after another", "one", 1, jobs),
+            ("redis-py asyncio, 50 tasks", "concurrent", 50, jobs),
+            ("joined on one connection, 50 tasks", "bulk", 50, 10 * jobs),
+        )
+    ]
 
 
 ENDPOINTS: Final = ("life", "claim", "enqueue", "complete", "get", "list", "stats", "register", "heartbeat")
 FEWER: Final = {"list": 20}
 """How many times fewer calls of an endpoint are made: five pages of 200 jobs are one."""
+PARKED: Final = 2000
 
 
 def web_rows(jobs: int, engine: str) -> list[Row]:
     """Return rows of each endpoint over HTTP, 16 clients at once, beside a handler that does nothing."""
+    parked = Row(
+        name="HTTP: parked long polls, idle",
+        unit="commands/s",
+        group="parked",
+        ours=_alone(WEB, PARKED, what="parked", how=engine),
+        goal=5.0,
+        settings=f"{PARKED:,} polls looked at for 10 s; commands inside scripts are counted too",
+    )
+    return [parked, *_endpoint_rows(jobs, engine)]
+
+
+def _endpoint_rows(jobs: int, engine: str) -> list[Row]:
     return [
         Row(
             name=f"HTTP: {what}",
@@ -146,14 +245,14 @@ def web_rows(jobs: int, engine: str) -> list[Row]:
 
 def backlog_rows(sizes: Sequence[int], jobs: int) -> list[Row]:
     """Return rows of the same drain before ever more waiting jobs."""
+    how: dict[str, object] = {"what": "drain", "how": "concurrent", "concurrency": 50}
+    least = min(sizes, default=0)
     return [
-        _row(
-            "backlog",
-            f"drain with {size:,} more waiting",
-            jobs,
-            {"what": "drain", "how": "concurrent", "concurrency": 50, "backlog": size},
+        msgspec.structs.replace(
+            _row("backlog", f"drain with {size:,} more waiting", jobs, how | {"backlog": size}),
+            smallest=None if size == least else _alone(OURS, jobs, 1, **how, backlog=least),
         )
-        for size in sizes
+        for size in sorted(sizes)
     ]
 
 
@@ -178,4 +277,17 @@ def _row(
     )
 
 
-GROUPS: Final = ("enqueue", "drain", "claim", "latency", "payload", "backlog", "http")
+GROUPS: Final = (
+    "enqueue",
+    "drain",
+    "claim",
+    "latency",
+    "payload",
+    "verbs",
+    "memory",
+    "aof",
+    "limits",
+    "backlog",
+    "parked",
+    "http",
+)

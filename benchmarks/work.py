@@ -13,8 +13,8 @@ import msgspec
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """`what`: enqueue, claim, complete, drain, serve (latency: the waiting side), knock (the other), ping, hold (put jobs
-    into the state `how`), parked (leave long polls alone), or verb (`how` alone, `batch` jobs a call)."""
+    """`what`: enqueue, claim, complete, drain, serve (latency: the waiting side), knock (the other), ping, hold (put
+    jobs into the state `how`), parked (leave long polls alone), or verb (`how` alone, `batch` jobs a call)."""
 
     what: str
     how: str = "one"

@@ -12,9 +12,11 @@ from typing import Any, Final
 
 import msgspec
 import redis
+import redis.asyncio
 import uvloop
 
 from ..joined import Joined
+from ..verbs import FloorVerbs, prepare, repeat
 from ..work import Done, Work, answer, payload_of, told, wait_for_go
 
 KEYS: Final = ("floor:{q}:jobs", "floor:{q}:ready", "floor:{q}:leased")
@@ -89,6 +91,41 @@ async def together(work: Work, shas: dict[str, str]) -> int:
     return counted
 
 
+async def verb(work: Work) -> tuple[int, float]:
+    """One verb alone; returns the jobs and when it began."""
+    verbs = await FloorVerbs.at(work.url, work.payload_bytes)
+    await prepare(verbs, work.how, work.jobs)
+    wait_for_go()
+    begin_s = time.perf_counter()
+    return await repeat(verbs, work.how, work.jobs, work.batch), begin_s
+
+
+async def ping(work: Work) -> int:
+    """PING with `concurrency` tasks, each of which waits for its answer: what redis-py's asyncio side allows."""
+    left = iter(range(work.jobs))
+    async with redis.asyncio.Redis.from_url(work.url, max_connections=work.concurrency) as client:
+
+        async def some() -> None:
+            for _ in left:
+                await client.ping()
+
+        await asyncio.gather(*(some() for _ in range(work.concurrency)))
+    return work.jobs
+
+
+async def ping_joined(work: Work) -> int:
+    """The same on one connection with the calls of a loop turn joined."""
+    left = iter(range(work.jobs))
+    joined = await Joined.to(work.url)
+
+    async def some() -> None:
+        for _ in left:
+            await joined.call("PING")
+
+    await asyncio.gather(*(some() for _ in range(work.concurrency)))
+    return work.jobs
+
+
 def serve(work: Work, client: redis.Redis, shas: dict[str, str]) -> list[float]:
     """Wait for jobs on a list that carries a bell; return how long each was on its way, in ms."""
     waits: list[float] = []
@@ -116,6 +153,10 @@ def knock(work: Work, client: redis.Redis, shas: dict[str, str]) -> None:
 
 def main() -> None:
     work = told()
+    if work.what == "verb":
+        jobs, begin_s = uvloop.run(verb(work))
+        answer(Done(jobs=jobs, took_s=time.perf_counter() - begin_s))
+        return
     client = redis.Redis.from_url(work.url)
     shas = {name: client.script_load(text) for name, text in SCRIPTS.items()}
     if work.backlog:
@@ -130,6 +171,13 @@ def main() -> None:
         jobs = len(latencies)
     elif work.what == "knock":
         knock(work, client, shas)
+        jobs = work.jobs
+    elif work.what == "ping" and work.how != "one":
+        jobs = uvloop.run(ping_joined(work) if work.how == "bulk" else ping(work))
+    elif work.what == "hold":
+        fill(client, shas, work.jobs, work.payload_bytes)
+        while work.how == "leased" and client.evalsha(shas["claim"], 3, *KEYS, STEP, UNTIL):
+            pass
         jobs = work.jobs
     elif work.how == "concurrent" or work.what == "claim":
         jobs = uvloop.run(together(work, shas))

@@ -12,6 +12,7 @@ from click.exceptions import Exit
 from .. import __version__
 from . import (
     _agent,
+    _bench,
     _dead,
     _demo,
     _enqueue,
@@ -57,6 +58,7 @@ for command in (
     *(_keys.keys, _keys.audit),
     *(_trust.keypair, _trust.sign, _trust.seal),
     *(_server.check, _server.doctor, _server.down),
+    _bench.bench,
 ):
     hybridq.add_command(command)
 

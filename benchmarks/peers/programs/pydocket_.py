@@ -1,4 +1,4 @@
-"""docket: a stream's group holds what is being run; it checks every 5 ms instead of 250, or it sleeps when it is full."""
+"""docket: a stream's group holds what is being run. It checks every 5 ms instead of 250, for it sleeps when full."""
 
 import asyncio
 import logging
