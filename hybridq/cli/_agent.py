@@ -53,7 +53,9 @@ def agent(*, out: Printer, config: Path | None, **told: Any) -> None:
     ready.
     """
     from hybridq.agent.life import Agent, AgentSettings
+    from hybridq.agent.life.hidden import hide_process
 
+    hide_process()
     settings = AgentSettings.load(told, config=config)
     # Jobs get none of the agent's variables, and neither does anything else that it starts.
     os.environ.pop(f"{PREFIX}KEY", None)

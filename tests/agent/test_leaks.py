@@ -1,8 +1,10 @@
-"""What an agent that lives for long must not gather: descriptors, folders, clients."""
+"""What an agent must not gather in a long life: descriptors, folders, clients. And what must not get out of it."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -22,6 +24,27 @@ NOBODY = "https://127.0.0.1:9"
 
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def test_others_of_the_same_user_cannot_read_what_an_agent_was_started_with() -> None:
+    """A job is one. To root nothing is hidden, so the process becomes nobody first."""
+    script = """
+import ctypes, os, subprocess, sys
+from hybridq.agent.life.hidden import hide_process
+if os.geteuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as after an exec by that user
+def look():
+    return subprocess.run(["/bin/cat", f"/proc/{os.getpid()}/environ"], capture_output=True, cwd="/").stdout
+assert b"hqr_secret" in look()
+assert hide_process()
+assert look() == b""
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"HYBRIDQ_AGENT_KEY": "hqr_secret"}, capture_output=True
+    )
+
+    assert (0, b"") == (done.returncode, done.stderr)
 
 
 def test_steps_that_make_a_folder_of_the_outputs_cost_no_descriptor(tmp_path: Path) -> None:
