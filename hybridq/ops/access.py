@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
+import functools
 import hashlib
 import ipaddress
 import re
@@ -96,6 +97,8 @@ NAMES_MAX: Final = 100
 PAGE_MAX: Final = 100
 AUDIT_PAGE_MAX: Final = 200
 GRANT_BYTES_MAX: Final = 16_384
+READ_MAX: Final = 1_024
+"""Records and addresses that are kept as they were read: the same ones come with every call."""
 AGENT_SCOPES: Final = ("queue:claim",)
 REGISTER_ONLY: Final = frozenset({"agents:register"})
 _BOOT_RULE: Final = "1 to 128 bytes without control characters"
@@ -173,7 +176,7 @@ def admit(
     def decode(replies: Sequence[Reply]) -> Admission:
         reply = replies[0]
         verdict = _args.tag_of(script, reply, "")
-        record, family = _fields(reply[1]), _fields(reply[2])
+        record, family = tuple(reply[1]), tuple(reply[2])
         rate = RateState(
             limit=burst if interval_us else 0,
             remaining=int(reply[4]),
@@ -183,11 +186,10 @@ def admit(
         )
         if verdict == "NONE" and text is None:
             return Admission(credential=None, reason=None, rate=rate)
-        known = [record[name] for name in ("hash", "current", "previous") if name in record] or [NOTHING]
         # Also for an id that is not there, and for each hash of a family: the time tells nothing.
-        right = sum([tokens.same(one, said) for one in known])
+        right = sum([tokens.same(one, said) for one in _hashes(record)])
         if verdict == "VALID" and right and presented is not None:
-            credential = _credential(presented.kind, presented.id, record, family, said)
+            credential = _read(presented.kind, presented.id, record, family, said)
             return Admission(credential=credential, reason=None, rate=rate)
         reason: Literal["unknown", "expired", "revoked"] = "unknown"
         if verdict == "EXPIRED":
@@ -199,6 +201,7 @@ def admit(
     return _args.simple("auth/admit", root, now_ms, [entry], decode)
 
 
+@functools.lru_cache(maxsize=READ_MAX)
 def peer_key(peer: str) -> str:
     """Return what stands for where a call comes from. An IPv6 host has a whole /64, so that is one caller."""
     try:
@@ -806,6 +809,18 @@ def _credential(
         csrf_hash=fields.get("csrf_hash"),
         presented_hash=presented,
     )
+
+
+@functools.lru_cache(maxsize=READ_MAX)
+def _read(kind: Any, id: str, record: tuple[bytes, ...], family: tuple[bytes, ...], presented: str) -> Credential:
+    """Return the Credential in a reply. Asked by all that the reply says, so a changed record is read anew."""
+    return _credential(kind, id, _fields(record), _fields(family), presented)
+
+
+@functools.lru_cache(maxsize=READ_MAX)
+def _hashes(record: tuple[bytes, ...]) -> tuple[str, ...]:
+    fields = _fields(record)
+    return tuple(fields[name] for name in ("hash", "current", "previous") if name in fields) or (NOTHING,)
 
 
 def _fields(flat: Sequence[bytes]) -> dict[str, str]:
