@@ -19,6 +19,18 @@ _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-
 Headers = Iterable[tuple[bytes, bytes]]
 
 
+class _Named(list[tuple[bytes, bytes]]):
+    """The headers of a request in order, and by name, as they are asked for again and again."""
+
+    __slots__ = ("by_name",)
+
+    def __init__(self, headers: Headers) -> None:
+        super().__init__(headers)
+        self.by_name: dict[bytes, list[bytes]] = {}
+        for name, value in self:
+            self.by_name.setdefault(name, []).append(value)
+
+
 class Exchange:
     """One request and its answer, as the shell and the log see them."""
 
@@ -57,7 +69,7 @@ def exchange_of(scope: Any) -> Exchange:
 
 def open_exchange(scope: Any, proxies: Proxies) -> Exchange:
     """Read ids and peer from the headers, and hang the exchange into the scope."""
-    headers: Headers = scope["headers"]
+    headers = scope["headers"] = _Named(scope["headers"])
     peer, scheme = proxies.origin(scope)
     exchange = Exchange(request_id=_request_id(headers), traceparent=_traceparent(headers), peer=peer, scheme=scheme)
     scope[_KEY] = exchange
@@ -66,6 +78,8 @@ def open_exchange(scope: Any, proxies: Proxies) -> Exchange:
 
 def headers_named(headers: Headers, name: bytes) -> list[bytes]:
     """Return the values of every header of this name (lower case), in order."""
+    if isinstance(headers, _Named):
+        return headers.by_name.get(name, [])
     return [value for key, value in headers if key == name]
 
 
@@ -93,7 +107,8 @@ def _traceparent(headers: Headers) -> str:
         later = version not in (b"00", b"ff")  # its first four fields are those of version 00
         if (known or later) and trace.strip(b"0") and parent.strip(b"0"):
             return b"-".join((b"00", trace, parent, flags)).decode("ascii")
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    drawn = secrets.token_hex(24)
+    return f"00-{drawn[:32]}-{drawn[32:]}-01"
 
 
 class Proxies:

@@ -116,7 +116,9 @@ class Pipeline:
 def apply_guard(route: Route, request: Request, plain: Any) -> None:
     """Refuse secrets where intent comes in, take them out where results come back."""
     if route.guard == "refuse":
-        found = [*guard.scan(plain), *guard.scan(request.path, "/path")]
+        found = guard.scan(plain)
+        if request.path:
+            found += guard.scan(request.path, "/path")
         if found:
             raise Problem("secret_suspected", errors=[Reason(each.pointer, each.rule) for each in found])
     elif route.guard == "redact":
@@ -146,8 +148,7 @@ async def read_body(route: Route, raw: litestar.Request[Any, Any, Any]) -> bytes
         if int(length) == 0:
             return b""
     try:
-        async with asyncio.timeout(BODY_TOTAL_S):
-            body = await _collect(route, raw.receive)
+        body = await _collect(route, raw.receive)
     except TimeoutError:
         raise Problem("request_timeout", headers={"Connection": "close"}) from None
     if body and not kinds:
@@ -158,18 +159,21 @@ async def read_body(route: Route, raw: litestar.Request[Any, Any, Any]) -> bytes
 async def _collect(route: Route, receive: Receive) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    while True:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
+    now = asyncio.get_running_loop().time
+    end = now() + BODY_TOTAL_S
+    async with asyncio.timeout(min(BODY_TOTAL_S, BODY_TIMEOUT_S)) as patience:
+        while True:
             message = await receive()
-        if message["type"] != "http.request":
-            raise ClientGone
-        chunk = message["body"]
-        size += len(chunk)
-        if size > route.body_bytes_max:
-            raise _too_large(route)
-        chunks.append(chunk)
-        if not message["more_body"]:
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            if message["type"] != "http.request":
+                raise ClientGone
+            chunk = message["body"]
+            size += len(chunk)
+            if size > route.body_bytes_max:
+                raise _too_large(route)
+            chunks.append(chunk)
+            if not message["more_body"]:
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            patience.reschedule(min(end, now() + BODY_TIMEOUT_S))
 
 
 def _too_large(route: Route) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Sequence
@@ -44,6 +45,8 @@ class Shell:
         self._app, self._proxies = app, proxies
         self._hosts = frozenset(host for host in hosts if not host.startswith("*."))
         self._domains = tuple(host[1:] for host in hosts if host.startswith("*."))
+        self._processors: Any = None
+        self._logger: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; other kinds of connections are closed."""
@@ -91,8 +94,8 @@ class Shell:
         method: Any = scope.get("method", "-")
         method = method if method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS") else "-"
         route = exchange.route or "-"
-        log = _log.error if status >= 500 else _log.info
-        log(
+        log = self._bound()
+        (log.error if status >= 500 else log.info)(
             "http.request",
             component="api",
             method=method,
@@ -102,10 +105,17 @@ class Shell:
             credential_id=exchange.credential_id,
         )
 
+    def _bound(self) -> Any:
+        """Return a logger that is bound once for each way of logging, instead of once for each line."""
+        processors = structlog.get_config()["processors"]
+        if processors is not self._processors:
+            self._processors, self._logger = processors, _log.bind()
+        return self._logger
+
 
 def _check_headers(scope: Scope) -> None:
-    headers = list(scope["headers"])
-    if len(headers) > HEADERS_MAX or sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES_MAX:
+    headers: Any = scope["headers"]
+    if len(headers) > HEADERS_MAX or sum(map(len, itertools.chain.from_iterable(headers))) > HEADER_BYTES_MAX:
         raise Problem("headers_too_large", headers={"Connection": "close"})
 
 
