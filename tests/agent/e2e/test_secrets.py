@@ -204,6 +204,7 @@ def test_no_secret_passes_in_any_of_forty_encodings(house: House, agent: Start, 
     known = {window: name for window, name in windows(SECRET).items() if window not in common}
     wait_until(lambda: "printed" in house.log(job.id), 60, what="everything was printed")
     spooled = dict(files_below(holder.state, holder.work))
+    assert any("step 1 of 2" in text for text in spooled.values()), "the spool is among them"
     assert {path: found for path, text in spooled.items() if (found := leaks(text, known))} == {}
     (room / "go").touch()
     ended = house.wait_for_end(job.id)
