@@ -22,10 +22,12 @@ class Joined(asyncio.Protocol):
 
     @classmethod
     async def to(cls, url: str) -> Self:
-        """Connect to a server on a port."""
-        parts = urlsplit(url)
-        assert parts.hostname and parts.port
-        _, protocol = await asyncio.get_running_loop().create_connection(cls, parts.hostname, parts.port)
+        """Connect to a server on a port, or a socket file."""
+        loop, parts = asyncio.get_running_loop(), urlsplit(url)
+        if parts.scheme == "unix":
+            _, protocol = await loop.create_unix_connection(cls, parts.path)
+        else:
+            _, protocol = await loop.create_connection(cls, parts.hostname, parts.port)
         return protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
