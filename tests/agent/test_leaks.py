@@ -16,7 +16,7 @@ from hybridq.agent.errors import Unreachable
 from hybridq.agent.life.identity import Membership
 from hybridq.agent.logs import JobLog
 from hybridq.agent.work.steps import outputs_of
-from hybridq.agent.work.workspace import Workspace
+from hybridq.agent.work.workspace import MARK, Workspace, sweep
 from tests.servers import wait_until
 
 NOBODY = "https://127.0.0.1:9"
@@ -110,4 +110,51 @@ def test_a_link_in_the_place_of_a_workspace_is_removed_and_what_it_points_to_lef
     assert workspace.remove()
 
     assert not workspace.folder.is_symlink()
+    assert sweep(tmp_path / "work") == 0
     assert (elsewhere / "folder").stat().st_mode & 0o777 == 0o555
+
+
+def nest(folder: Path, levels: int) -> None:
+    """Make folders in folders, deeper than a path can say."""
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("deeper", dir_fd=here)
+        below = os.open("deeper", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+
+
+def test_a_workspace_is_removed_however_deep_its_folders_are(tmp_path: Path) -> None:
+    """To walk down would take a call and a descriptor a level: the end of an agent, and of each after it."""
+    workspace = Workspace(tmp_path, "1")
+    nest(workspace.work, 1200)
+    (workspace.home / "closed" / "within").mkdir(parents=True)
+    (workspace.home / "closed").chmod(0)
+    (workspace.tmp / "link").symlink_to(tmp_path)
+    before = open_files()
+
+    assert workspace.remove()
+
+    assert list(tmp_path.iterdir()) == []
+    assert open_files() == before
+
+
+def test_what_a_killed_agent_left_is_swept_also_when_it_is_deep_or_its_mark_became_a_folder(tmp_path: Path) -> None:
+    deep, odd = Workspace(tmp_path, "1"), Workspace(tmp_path, "2")
+    nest(deep.work, 1200)
+    (odd.folder / MARK).unlink()
+    (odd.folder / MARK / "x").mkdir(parents=True)
+
+    assert odd.remove()
+    assert sweep(tmp_path) == 1
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workspace_that_lost_its_mark_is_removed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, "1")
+    (workspace.folder / MARK).unlink()
+
+    assert workspace.remove()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,8 @@ __all__ = ["Workspace", "sweep"]
 
 MARK: Final = ".hybridq-job"
 """Lies in every folder that is to be removed, and in none that is to be kept."""
+LEVELS_MAX: Final = 100_000
+"""Of folders in folders; more are left to the next `sweep`, and so is what somebody goes on making."""
 FREE_BYTES_MIN: Final = 1024 * 1024
 
 
@@ -79,21 +82,67 @@ def sweep(root: Path) -> int:
 
 
 def _remove(folder: Path) -> bool:
-    if folder.is_symlink():
-        # A job has put it in the place of its folder: what it points to is not ours to open up.
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if folder.is_symlink():
+            # A job has put it in the place of its folder: what it points to is not ours to remove.
             folder.unlink()
-        return not _there(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    if not _there(folder):
-        return True
-    # Jobs leave folders that their owner may not read or write to, such as Go's module cache.
-    _open_up(folder)
-    for path, names, _ in os.walk(folder):
-        for name in names:
-            _open_up(Path(path, name))
-    shutil.rmtree(folder, ignore_errors=True)
+        else:
+            _open_up(folder)
+            _clear(folder)
+            folder.rmdir()
     return not _there(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what is in a folder. Should something resist, the mark stays, and the next `sweep` tries again.
+
+    However deep a job has nested folders, two of them are open at a time: those in a folder are moved up to `folder`
+    before they are looked into themselves. To walk down instead would take a descriptor, and a call, a level.
+    """
+    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        resist: set[str] = set()
+        fresh = (f".{os.urandom(8).hex()}-{number}" for number in itertools.count())
+        for _ in range(LEVELS_MAX):
+            entries = [entry for entry in _entries(top) if entry[0] not in resist and entry != (MARK, False)]
+            if not entries:
+                break
+            for name, is_folder in entries:
+                try:
+                    if is_folder:
+                        _lift(top, name, fresh)
+                    else:
+                        os.unlink(name, dir_fd=top)
+                except OSError:
+                    resist.add(name)
+        if _entries(top) == [(MARK, False)]:
+            os.unlink(MARK, dir_fd=top)
+    finally:
+        os.close(top)
+
+
+def _lift(top: int, name: str, fresh: Iterator[str]) -> None:
+    """Remove the folder `name` of `top`; the folders in it become ones of `top`, under `fresh` names."""
+    # Jobs leave folders that their owner may not read or write to, such as Go's module cache.
+    os.chmod(name, stat.S_IRWXU, dir_fd=top)
+    within = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    try:
+        for child, is_folder in _entries(within):
+            with contextlib.suppress(OSError):  # `rmdir` says that it is still there
+                if is_folder:
+                    os.chmod(child, stat.S_IRWXU, dir_fd=within)
+                    os.rename(child, next(fresh), src_dir_fd=within, dst_dir_fd=top)
+                else:
+                    os.unlink(child, dir_fd=within)
+    finally:
+        os.close(within)
+    os.rmdir(name, dir_fd=top)
+
+
+def _entries(folder: int) -> list[tuple[str, bool]]:
+    """Return the names in an open folder, and which of them are folders and no links."""
+    with os.scandir(folder) as found:
+        return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
 
 
 def _open_up(folder: Path) -> None:
