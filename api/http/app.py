@@ -8,7 +8,7 @@ from typing import Any, Final
 import litestar
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Send
 
 from ..docs import docs_routes
 from .answer import answer_of
@@ -74,12 +74,20 @@ def check_every_route_is_in_the_table(app: litestar.Litestar) -> None:
 
 
 def _handler(route: Route, pipeline: Pipeline) -> HTTPRouteHandler:
-    async def serve(request: litestar.Request[Any, Any, Any]) -> ASGIApp:
-        return await pipeline.serve(route, request)
+    async def answer(scope: Any, receive: Receive, send: Send) -> None:
+        await pipeline.serve(route, scope, receive, send)
+
+    def instead(app: ASGIApp) -> ASGIApp:
+        return answer
+
+    async def call() -> None:
+        """Is never called: the pipeline answers before Litestar takes the request apart in its own way."""
 
     # Its answer says the status; Litestar would take a DELETE for one that answers nothing.
-    handler = HTTPRouteHandler(route.litestar_path, http_method=[route.method], status_code=200, opt={_TABLED: True})
-    return handler(serve)
+    handler = HTTPRouteHandler(
+        route.litestar_path, http_method=[route.method], status_code=200, opt={_TABLED: True}, middleware=[instead]
+    )
+    return handler(call)
 
 
 def _refuse_options(routes: Sequence[Route]) -> list[HTTPRouteHandler]:

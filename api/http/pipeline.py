@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import litestar
 import structlog
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Send
 
 import hybridq as hq
 from hybridq import guard
@@ -51,18 +51,22 @@ class Pipeline:
         self._door, self._verify = door, verify
         self._plane, self._settings = plane, settings
 
-    async def serve(self, route: Route, raw: litestar.Request[Any, Any, Any]) -> ASGIApp:
-        """Return the answer to one request, ready to be sent."""
+    async def serve(self, route: Route, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        raw: litestar.Request[Any, Any, Any] = litestar.Request(scope, receive, send)
         exchange = exchange_of(raw.scope)
         exchange.route = route.template
         answer: Answer | Stream
         try:
             answer = await self._answer(route, raw, exchange)
         except ClientGone:
-            return _say_nothing
+            return
         except Exception as error:
             answer = answer_of(problem_of_exception(error), exchange.request_id, oauth=route.form)
-        return _sender(answer)
+        if isinstance(answer, Stream):
+            await send_stream(answer, receive, send)
+        else:
+            await send_answer(answer, send)
 
     async def _answer(self, route: Route, raw: litestar.Request[Any, Any, Any], exchange: Exchange) -> Answer | Stream:
         request = Request(raw, route, exchange, plane=self._plane, settings=self._settings)
@@ -195,17 +199,3 @@ def problem_of_exception(error: Exception) -> Problem:
     frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
     _log.error("http.internal_error", component="api", error=type(error).__name__, traceback=frames)
     return Problem("internal_error", headers={"Retry-After": str(RETRY_S)})
-
-
-def _sender(answer: Answer | Stream) -> ASGIApp:
-    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-        if isinstance(answer, Stream):
-            await send_stream(answer, receive, send)
-        else:
-            await send_answer(answer, send)
-
-    return respond
-
-
-async def _say_nothing(scope: Scope, receive: Receive, send: Send) -> None:
-    """The client has gone."""
