@@ -27,7 +27,7 @@ class Joined(asyncio.Protocol):
         if parts.scheme == "unix":
             _, protocol = await loop.create_unix_connection(cls, parts.path)
         else:
-            _, protocol = await loop.create_connection(cls, parts.hostname, parts.port)
+            _, protocol = await loop.create_connection(cls, parts.hostname or "localhost", parts.port or 6379)
         return protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

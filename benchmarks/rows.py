@@ -213,6 +213,7 @@ ENDPOINTS: Final = ("life", "claim", "enqueue", "complete", "get", "list", "stat
 FEWER: Final = {"list": 20}
 """How many times fewer calls of an endpoint are made: five pages of 200 jobs are one."""
 PARKED: Final = 2000
+OVER_HTTP: Final = frozenset({"http", "parked"})
 
 
 def web_rows(jobs: int, engine: str) -> list[Row]:
@@ -241,6 +242,14 @@ def _endpoint_rows(jobs: int, engine: str) -> list[Row]:
         )
         for what in ENDPOINTS
     ]
+
+
+def needs(groups: Sequence[str], web_engine: str) -> list[tuple[str, str]]:
+    """Return the packages that the programs of some groups (none: of all) import, and the extra that brings each."""
+    found = [("uvloop", "bench")]
+    if not groups or OVER_HTTP & set(groups):
+        found += [("litestar", "server"), (web_engine, "server" if web_engine == "uvicorn" else web_engine)]
+    return found
 
 
 def backlog_rows(sizes: Sequence[int], jobs: int) -> list[Row]:

@@ -224,7 +224,7 @@ async def measure(work: Work, port: int, key: str) -> Done:
         _, connection = await loop.create_connection(lambda: Connection(host, key), "127.0.0.1", port)
         connections.append(connection)
     if work.what == "parked":
-        return await _parked(connections)
+        return await _parked(connections, work.cut_s or LOOKED_AT_S)
     load = Load(work, connections)
     await load.prepare()
     wait_for_go()
@@ -233,7 +233,7 @@ async def measure(work: Work, port: int, key: str) -> Done:
     return Done(jobs=jobs, took_s=time.perf_counter() - begin_s, latencies_ms=load.latencies_ms)
 
 
-async def _parked(connections: list[Connection]) -> Done:
+async def _parked(connections: list[Connection], look_s: float) -> Done:
     """Park a long poll on each connection but one; then look for a while at what they cost, idle."""
     *parked, asks = connections
     body = {"agent_id": "bench", "wait_seconds": 50}
@@ -245,7 +245,7 @@ async def _parked(connections: list[Connection]) -> Done:
         await asyncio.sleep(0.2)
     wait_for_go()
     begin_s = time.perf_counter()
-    await asyncio.sleep(LOOKED_AT_S)
+    await asyncio.sleep(look_s)
     took_s = time.perf_counter() - begin_s
     waiting = sum(not poll.done() for poll in polls)
     if waiting < len(polls):

@@ -32,7 +32,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     shared: str = ""
     """A file of memory that the programs of a run share: eight bytes a program, the jobs that it has done."""
     cut_s: float = 0.0
-    """Stop after so long and report what was done by then; 0 goes on to the end. Peers only."""
+    """A peer stops after so long and reports what was done; parked polls are looked at for so long. 0: not told."""
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):

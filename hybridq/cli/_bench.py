@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Final
 
 import rich_click as click
 from click.exceptions import Exit
@@ -17,9 +15,6 @@ from ._options import prints
 from ._output import Printer
 
 __all__ = ["bench", "load_benchmarks"]
-
-OVER_HTTP: Final = frozenset({"http", "parked"})
-"""Groups that need the HTTP side."""
 
 
 @click.command()
@@ -70,11 +65,9 @@ def bench(
     unknown = [name for name in groups if name not in rows.GROUPS]
     if unknown:
         raise click.UsageError(f"no such group: {', '.join(unknown)}; there are {', '.join(rows.GROUPS)}")
-    _needs(("uvloop", "rich"), "bench")
-    if plots is not None:
-        _needs(("matplotlib",), "bench")
-    if not groups or OVER_HTTP & set(groups):
-        _needs(("litestar", web_engine), "granian" if web_engine == "granian" else "server")
+    for package, extra in (*rows.needs(groups, web_engine), *([("matplotlib", "bench")] if plots else [])):
+        if importlib.util.find_spec(package) is None:
+            raise click.UsageError(f"this needs {package}, which is not installed: pip install 'hybridq[{extra}]'")
     from rich.console import Console
 
     run, report_of, server_of = (load_benchmarks(name) for name in ("run", "report", "server"))
@@ -99,13 +92,6 @@ def bench(
             out.note(str(path))
     if any(figures.failure for row in report.rows for figures in row.figures.values()):
         raise Exit(1)
-
-
-def _needs(packages: Sequence[str], extra: str) -> None:
-    """Raise `click.UsageError` when a package that an extra brings is not installed."""
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise click.UsageError(f"this needs {package}, which is not installed: pip install 'hybridq[{extra}]'")
 
 
 # -- where the benchmarks are ------------------------------------------------------------------------------

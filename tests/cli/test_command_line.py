@@ -39,7 +39,20 @@ ENDS_S = 20.0
 
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
-        *("agent", "agent-unit", "audit", "cancel", "check", "demo", "doctor", "down", "enqueue", "job", "jobs"),
+        *(
+            "agent",
+            "agent-unit",
+            "audit",
+            "bench",
+            "cancel",
+            "check",
+            "demo",
+            "doctor",
+            "down",
+            "enqueue",
+            "job",
+            "jobs",
+        ),
         *("keypair", "logs", "pause", "priority", "resume", "retry", "seal", "serve", "sign", "stats", "up", "worker"),
         *("agents list", "agents show", "agents drain", "agents undrain"),
         *("dead list", "dead replay", "dead purge"),

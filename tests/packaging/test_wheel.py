@@ -114,6 +114,9 @@ def test_the_wheel_is_typed_licensed_and_carries_the_http_app(built: tuple[Path,
 
     for name in ("hybridq/py.typed", "hybridq/_api/__init__.py", "hybridq-0.1.0.dist-info/licenses/LICENSE"):
         assert name in names
+    benchmarks = {str(path.relative_to(CHECKOUT / "benchmarks")) for path in (CHECKOUT / "benchmarks").rglob("*.lua")}
+    assert benchmarks and {f"hybridq/_benchmarks/{name}" for name in benchmarks} <= set(names)
+    assert "hybridq/_benchmarks/peers/programs/bullmq_node.mjs" in names
 
 
 def test_the_library_alone_needs_three_packages(built: tuple[Path, Path]) -> None:
@@ -179,6 +182,16 @@ def test_the_installed_command_runs_a_job_by_an_agent_of_its_own(fresh: Path, tm
         server.tell()
         assert 0 == server.ended(), server.errors
     assert not status(tmp_path / "data").running
+
+
+def test_the_installed_command_measures_itself(fresh: Path, tmp_path: Path) -> None:
+    """`hybridq bench` runs programs of its own, which have to be found without a checkout."""
+    command = (fresh / "hybridq", "bench", "limits", "latency", "--repeats", "1", "--jobs", "50", "--json")
+    report = json.loads(_run(*command, cwd=tmp_path))
+
+    assert {"limits", "latency"} == {row["group"] for row in report["rows"]}
+    assert all(figures["samples"] for row in report["rows"] for figures in row["figures"].values())
+    assert "installed from a wheel" == report["machine"]["commit"]
 
 
 def test_the_installed_command_prints_a_unit_that_starts_it(fresh: Path, tmp_path: Path) -> None:
