@@ -76,8 +76,9 @@ class Proxy:
         return self._arm([_Fault(reply_bytes, containing)])
 
     def _arm(self, faults: list[_Fault]) -> threading.Event:
+        last = faults[-1].done  # a request may take the fault out of the list at once
         self._call(lambda: setattr(self, "_faults", faults))
-        return faults[-1].done
+        return last
 
     def delay(self, reply_s: float) -> None:
         """Hold back every piece of a reply for `reply_s` seconds; 0 ends that."""
