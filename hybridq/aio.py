@@ -51,7 +51,6 @@ L = TypeVar("L", bound=LeaseProof)
 WAIT_S_MAX: Final = 86_400
 LEASE_S: Final = 30.0
 ASK_FIRST_MS: Final = 500
-NOBODY: Final = "0" * 32
 
 
 class AsyncQueue(_base.QueueBase):
@@ -191,15 +190,13 @@ class AsyncQueue(_base.QueueBase):
 
         # A lease of a caller's own request id must not be handed to another; it is given back.
         like = (who, n, lasts_s, start) if request_id is None and held is None else (object(),)
-        make(NOBODY)  # what is wrong with the arguments is said before anything waits
+        first = make(secrets.token_hex(16))  # what is wrong with the arguments is said before anything waits
         lot = self._open_lot()
         if wait_ms >= ASK_FIRST_MS:
             return list(await lot.wait(Waiter(make, like, lasts_s or LEASE_S, who), wait_ms / 1000))
         # A wait so short could be over before its first claim is answered: a job that is there is given first.
         ends = asyncio.get_running_loop().time() + wait_ms / 1000
-        claimed = await self._coalescer.run(
-            make(secrets.token_hex(16)), orphan=lambda given: lot.pass_on(like, given.leases)
-        )
+        claimed = await self._coalescer.run(first, orphan=lambda given: lot.pass_on(like, given.leases))
         left_s = ends - asyncio.get_running_loop().time()
         if claimed.leases or not wait_ms or left_s <= 0:
             return list(claimed.leases)

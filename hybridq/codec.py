@@ -125,55 +125,66 @@ def read_lease(queue: str, fields: Sequence[Any], *, session: int = 0) -> Lease:
 def read_job(queue: str, job_id: str, fields: Sequence[Any]) -> Job:
     """Return the Job in one reply of `describe`: record, spec, result, seq, deadline, end."""
     flat, spec, result, seq, deadline_ms, finished_ms = fields
-    record = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+    # Joined, decoded and split again in C: a record has about fifteen fields, whose texts hold no line breaks.
+    texts = b"\n".join(flat).decode().split("\n")
+    if len(texts) != len(flat):
+        texts = [one.decode() for one in flat]
+    record = dict(zip(texts[::2], texts[1::2], strict=True))
     header, payload = split_spec(spec)
-    attempts = read_attempts(result)
-    status = JobStatus(record["status"])
+    attempts = read_attempts(result) if result else ()
     ended = attempts[-1] if attempts and finished_ms else None
-
-    def number(name: str, default: int = 0) -> int:
-        return int(record.get(name, default))
+    known = record.get
 
     def instant(name: str) -> Any:
-        return ms_to_instant(int(record[name])) if record.get(name) else None
+        ms = known(name)
+        return ms_to_instant(int(ms)) if ms else None
 
     return Job(
         job_id=job_id,
         queue=queue,
         type=header.type,
-        status=status,
+        status=JobStatus(record["status"]),
         priority=Priority(record["priority"]),
         payload=payload,
         lane=record["lane"],
-        attempt=number("attempt"),
-        max_attempts=number("max_attempts", 3),
-        deliveries=number("deliveries"),
-        generation=number("generation"),
+        attempt=int(known("attempt", 0)),
+        max_attempts=int(known("max_attempts", 3)),
+        deliveries=int(known("deliveries", 0)),
+        generation=int(known("generation", 0)),
         timeout_s=to_s(header.timeout_ms or TIMEOUT_MS_DEFAULT),
-        retry=Backoff(base_s=to_s(number("retry_base_ms", 5000)), max_s=to_s(number("retry_max_ms", 300_000))),
+        retry=_backoff(known("retry_base_ms"), known("retry_max_ms")),
         unique=header.unique,
         tags=header.tags,
         labels=header.labels,
         request_id=header.request_id,
         trace_id=header.trace_id,
-        enqueued_at=ms_to_instant(number("enqueued_ms")),
+        enqueued_at=ms_to_instant(int(known("enqueued_ms", 0))),
         run_at=instant("due_ms"),
-        agent=record.get("agent") or (ended.agent if ended else None),
-        fence=number("fence") or None,
+        agent=known("agent") or (ended.agent if ended else None),
+        fence=int(known("fence", 0)) or None,
         claimed_at=instant("claimed_ms") or (ended.claimed_at if ended else None),
         started_at=instant("started_ms") or (ended.started_at if ended else None),
         lease_expires_at=ms_to_instant(int(float(deadline_ms))) if deadline_ms else None,
-        lease_s=to_s(number("lease_ms")) if "lease_ms" in record else None,
+        lease_s=to_s(int(record["lease_ms"])) if "lease_ms" in record else None,
         cancel_requested_at=instant("cancel_ms"),
         finished_at=ms_to_instant(int(float(finished_ms))) if finished_ms else None,
-        outcome=record.get("outcome"),
+        outcome=known("outcome"),
         exit_code=ended.exit_code if ended else None,
         result=ended.result if ended else None,
         error=attempts[-1].error if attempts else None,
-        dead_reason=record.get("dead_reason"),
+        dead_reason=known("dead_reason"),
         seq=int(float(seq)),
         attempts=attempts,
     )
+
+
+_USUAL: Final = Backoff(base_s=5.0, max_s=300.0)
+
+
+def _backoff(base_ms: str | None, max_ms: str | None) -> Backoff:
+    if base_ms is None and max_ms is None:
+        return _USUAL
+    return Backoff(base_s=to_s(int(base_ms or 5000)), max_s=to_s(int(max_ms or 300_000)))
 
 
 def read_attempts(text: bytes) -> tuple[Attempt, ...]:
