@@ -158,6 +158,9 @@ async def in_loop(work: Work) -> Done:
         elif work.what == "hold":
             # All are kept that the figure is about.
             await queue.configure(retention_count=work.jobs, max_dead=work.jobs)
+        elif work.what == "serve":
+            # The first wait connects what rings; an idle worker has that behind it.
+            await queue.claim(1, wait_s=0.05)
         held: list[Lease] = []
         while work.what == "complete" and len(held) < work.jobs:
             held += await queue.claim(min(50, work.jobs - len(held)), start=True)

@@ -104,23 +104,22 @@ def peers(
                 except NotInstalled as missing:
                     left_out[peer.name] = str(missing)
         at_hand = [(peer, program) for peer, program in at_hand if peer.name not in left_out]
-        machine = describe(server.version(), aof)
-        found: list[Found] = []
+        report = PeerReport(
+            at=dt.datetime.now(dt.UTC),
+            repeats=repeats,
+            machine=describe(server.version(), aof),
+            versions={peer.name: versions_of(peer) for peer, _ in at_hand},
+            promises={peer.name: peer.delivery for peer, _ in at_hand},
+            settings={peer.name: peer.settings for peer, _ in at_hand},
+            left_out=left_out,
+            found=[],
+        )
         for work in works or tuple(WORKS):
-            found += _measure(server, work, at_hand, urls, jobs, repeats, console)
-    report = PeerReport(
-        at=dt.datetime.now(dt.UTC),
-        repeats=repeats,
-        machine=machine,
-        versions={peer.name: versions_of(peer) for peer, _ in at_hand},
-        promises={peer.name: peer.delivery for peer, _ in at_hand},
-        settings={peer.name: peer.settings for peer, _ in at_hand},
-        left_out=left_out,
-        found=found,
-    )
+            report.found.extend(_measure(server, work, at_hand, urls, jobs, repeats, console))
+            if json_file is not None:
+                # After each work: a run takes long, and one that is interrupted was not for nothing.
+                json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
     print_peers(report, jobs, Console(width=None if sys.stdout.isatty() else 220))
-    if json_file is not None:
-        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
 
 
 def works_of(work: str, program: Program, jobs: int, cut_s: float, url: str | None) -> Works:
