@@ -124,6 +124,15 @@ def run_once(server: Server, works: Sequence[tuple[Program, Work]], within_s: fl
     )
 
 
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, so that servers and programs are ended with it."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def interleaved(
     entrants: Mapping[str, tuple[Server, Works]], repeats: int, within_s: float = DONE_WITHIN_S
 ) -> Iterator[tuple[str, Sample | ProgramFailed]]:

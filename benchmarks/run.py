@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .drive import Figures, ProgramFailed, Sample, Works, interleaved
+from .drive import Figures, ProgramFailed, Sample, Works, end_on_sigterm, interleaved
 from .machine import describe
 from .report import Measured, Report, measured
 from .rows import Row, backlog_rows, rows, web_rows
@@ -26,6 +26,7 @@ def rows_of(groups: Sequence[str], jobs: int, web_engine: str, backlogs: Sequenc
 
 def measure(wanted: Sequence[Row], *, repeats: int, engine: str, aof: str, console: Console) -> Report:
     """Measure rows on servers of their own. Raises `FileNotFoundError` when the engine is not here."""
+    end_on_sigterm()
     with contextlib.ExitStack() as stack:
         servers = {aof: stack.enter_context(Server(engine, aof))}
         for mode in {mode for row in wanted for mode in (row.aof, row.limit_aof) if mode is not None} - {aof}:

@@ -15,7 +15,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..drive import FLOOR, OURS, PEER_WITHIN_S, Figures, Program, ProgramFailed, Sample, Works, interleaved
+from ..drive import (
+    FLOOR,
+    OURS,
+    PEER_WITHIN_S,
+    Figures,
+    Program,
+    ProgramFailed,
+    Sample,
+    Works,
+    end_on_sigterm,
+    interleaved,
+)
 from ..machine import describe
 from ..server import AOF_MODES, ENGINES, Server
 from ..work import Work
@@ -81,6 +92,7 @@ def peers(
     json_file: Path | None,
 ) -> None:
     """Measure hybridq beside other queues; NAMES narrow it down. The first run installs them."""
+    end_on_sigterm()
     console = Console(stderr=True)
     at_hand: list[tuple[Peer, Program]] = []
     left_out: dict[str, str] = {}

@@ -34,6 +34,7 @@ from benchmarks.report import Measured, Report
 from benchmarks.rows import backlog_rows, rows, web_rows
 from benchmarks.server import Server, at_hand
 from benchmarks.work import Work
+from tests.servers import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = [sys.executable, "-m", "hybridq.cli", "bench"]
@@ -234,6 +235,22 @@ def test_the_command_measures_from_anywhere_and_answers_in_json(tmp_path: Path) 
         for figures in row["figures"].values():
             assert figures["failure"] is None
             assert all(sample["rate"] > 0 for sample in figures["samples"])
+
+
+def test_a_run_that_is_terminated_leaves_no_server_behind(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*BENCH, "enqueue", "--jobs", "1000000", "--repeats", "1"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        # The data of the server, and the memory that its programs share.
+        wait_until(lambda: 2 == len(list(tmp_path.glob("hq-bench-*"))), MANY_S, what="a program runs")
+        running.terminate()
+        assert 143 == running.wait(MANY_S)
+
+    assert [] == list(tmp_path.glob("hq-bench-*"))
 
 
 @pytest.mark.parametrize(
