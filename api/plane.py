@@ -108,6 +108,11 @@ class Plane:
             kept.reading = asyncio.get_running_loop().create_task(self._read_pools(fleet, kept))
         return await asyncio.shield(kept.reading)
 
+    def pools_at_hand(self, namespace: str) -> tuple[str, ...]:
+        """Return the pools of a namespace that were found last: all of them are there, others may be too."""
+        found = self._pools.get(namespace)
+        return () if found is None else found.names
+
     async def knows_pool(self, namespace: str, pool: str) -> bool:
         """Whether a pool of this name is there, also one made a moment ago; what is not there costs one look."""
         if pool in await self.known_pools(namespace):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Coroutine, Iterator
+from typing import Any, Final, TypeVar
 
 import hybridq as hq
 
@@ -26,8 +27,10 @@ __all__ = [
     "note_pool",
     "own_pools",
     "queue_behind",
+    "with_look",
 ]
 
+T = TypeVar("T")
 DEFAULT_POOL: Final = "default"
 _ALLOWED: Final = {
     "start": ("CLAIMED",),
@@ -95,6 +98,17 @@ async def leased(request: Request, token: str) -> tuple[hq.AsyncQueue, hq.LeaseP
     proof = lease_of(split_full_id(request.path["id"]).job_id, token, holder_of(request))
     queue, _ = await queue_behind(request)
     return queue, proof
+
+
+async def with_look(verb: Coroutine[Any, Any, T], queue: hq.AsyncQueue, job_id: str) -> tuple[T, hq.Job | None]:
+    """Return what a verb does and the job as it was then, read in the same round trip; None: it was not to be read.
+
+    Whoever asks sees by the job whether it was read before the verb after all, which had to be sent again.
+    """
+    done, job = await asyncio.gather(verb, queue.job(job_id), return_exceptions=True)
+    if isinstance(done, BaseException):
+        raise done
+    return done, None if isinstance(job, BaseException) else job
 
 
 @contextlib.contextmanager

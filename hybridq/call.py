@@ -40,6 +40,11 @@ class Call(Generic[T]):
         """Calls with an equal key can travel as one."""
         return (self.script.sha, self.root, self.common)
 
+    @property
+    def reads_only(self) -> bool:
+        """Whether its script changes nothing."""
+        return "no-writes" in self.script.header.flags
+
     def again(self) -> Call[T] | None:
         """Return the call to send when the outcome of this one is unknown, if that is safe."""
         return None if self.repeat is None else replace(self, entries=self.repeat)

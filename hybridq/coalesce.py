@@ -165,6 +165,8 @@ def _join(waiting: Sequence[_Waiting]) -> list[list[_Waiting]]:
             batches.append(batch)
         batch.append(one)
         open_batch[key] = (batch, entries + n, total + size)
+    # What only looks goes last, so that a call and a look at what it did can be made in one turn.
+    batches.sort(key=lambda batch: batch[0].call.reads_only)
     return batches
 
 

@@ -37,7 +37,7 @@ from ..http.request import Request
 from ..http.route import route
 from ..parking import refuse_while_stopping, while_served
 from ..plane import Plane
-from ..reach import conflicts_of, holder_of, known_queue, lease_of, leased, named_pool
+from ..reach import conflicts_of, holder_of, known_queue, lease_of, leased, named_pool, with_look
 from ..views import ClaimedJob, JobView, claimed_view, gone_view, job_view
 
 __all__ = ["Completed", "complete_lease"]
@@ -282,7 +282,10 @@ async def _wait_for(request: Request, claim: Coroutine[Any, Any, list[hq.Lease]]
 
 async def _claimed_views(queue: hq.AsyncQueue, leases: Sequence[hq.Lease]) -> tuple[list[ClaimedJob], bool]:
     """Return leases as their holder sees them, and whether they had been given before and were renewed now."""
-    jobs = await asyncio.gather(*(_read(queue, lease.job_id) for lease in leases))
+    if len(leases) == 1:  # as nearly always: without a task of its own
+        jobs = [await _read(queue, leases[0].job_id)]
+    else:
+        jobs = await asyncio.gather(*(_read(queue, lease.job_id) for lease in leases))
     pairs = list(zip(jobs, leases, strict=True))
     return [claimed_view(job, lease) for job, lease in pairs], any(_is_renewed(job, lease) for job, lease in pairs)
 
@@ -362,8 +365,10 @@ async def _beat(request: Request, id: str, proof: hq.LeaseProof, found: Beaten) 
 async def start_job(request: Request) -> Answer:
     queue, proof = await leased(request, request.body.lease_token)
     with conflicts_of(queue.name, "start"):
-        await queue.start(proof)
-    return Answer(job_view(await queue.job(proof.job_id), attempts=True))
+        _, job = await with_look(queue.start(proof), queue, proof.job_id)
+    if job is None or job.status is not hq.JobStatus.RUNNING or job.fence != proof.fence:
+        job = await queue.job(proof.job_id)
+    return Answer(job_view(job, attempts=True))
 
 
 # -- how it ends -----------------------------------------------------------------------------------------------
@@ -400,15 +405,22 @@ async def complete_lease(request: Request) -> Completed:
     queue, proof = await leased(request, body.lease_token)
     leases: list[hq.Lease] = []
     drain = False
+    job: hq.Job | None = None
     with conflicts_of(queue.name, "complete"):
         if body.claim_next is None:
-            finished = await _finish(queue, proof, body)
+            finished, job = await with_look(_finish(queue, proof, body), queue, proof.job_id)
         else:
             finished, leases, drain = await _finish_and_claim(request, queue, proof, body.claim_next, holding)
     following_of(request.plane).wake(queue.namespace, queue.name, proof.job_id)
     if body.outcome == "rejected" and not finished.replayed:
         await audit_rejection(request, request.path["id"], raw_value(body.error))
-    [view, (following, _)] = await asyncio.gather(_view_after(queue, finished), _claimed_views(queue, leases))
+    following: list[ClaimedJob] = []
+    if leases:
+        [view, (following, _)] = await asyncio.gather(_view_after(queue, finished), _claimed_views(queue, leases))
+    elif job is not None and job.status is finished.status:
+        view = job_view(job, attempts=True)
+    else:
+        view = await _view_after(queue, finished)
     return Completed(
         job=view,
         retried=finished.retried,

@@ -12,6 +12,7 @@ import msgspec
 
 import hybridq as hq
 from hybridq import guard
+from hybridq.keys import new_job_id
 
 from ..audit_trail import audit
 from ..bodies import (
@@ -44,7 +45,17 @@ from ..http.route import route
 from ..lists import ListedJobs, list_jobs
 from ..paging import next_cursor, position_of
 from ..parking import while_served
-from ..reach import DEFAULT_POOL, conflicts_of, known_queue, members_of, named_pool, note_pool, own_pools, queue_behind
+from ..reach import (
+    DEFAULT_POOL,
+    conflicts_of,
+    known_queue,
+    members_of,
+    named_pool,
+    note_pool,
+    own_pools,
+    queue_behind,
+    with_look,
+)
 from ..views import TERMINAL, JobView, StatsView, full_id, job_view, stats_view
 
 __all__ = ["enqueue_spec", "job_by_id", "jobs_page", "spec_of"]
@@ -138,16 +149,25 @@ def spec_of(request: Request, body: Enqueue, index: int | None = None) -> hq.Job
 
 async def enqueue_spec(request: Request, pool: str, spec: hq.JobSpec, body: Enqueue) -> tuple[hq.Enqueued, hq.Job]:
     """Take one job in and read it. Raises what the contract says of it."""
-    queue = request.plane.queue(request.credential.namespace, pool)
+    namespace = request.credential.namespace
+    queue = request.plane.queue(namespace, pool)
     on_conflict = "reject" if _rejects(body) else "return"
+    job_id = spec.job_id or new_job_id()
+    job: hq.Job | None = None
     with conflicts_of(pool):
-        [enqueued] = await queue.enqueue_many([spec], on_conflict=on_conflict)
+        taking = queue.enqueue_many([msgspec.structs.replace(spec, job_id=job_id)], on_conflict=on_conflict)
+        if pool in request.plane.pools_at_hand(namespace):
+            [enqueued], job = await with_look(taking, queue, job_id)
+        else:  # looking must not make a pool
+            [enqueued] = await taking
         if isinstance(enqueued, hq.JobConflict):
             raise _conflict(pool, enqueued, by_key=body.job_id is None) from enqueued
         if isinstance(enqueued, Exception):
             raise enqueued
         await note_pool(request, pool)
-        return enqueued, await queue.job(enqueued.job_id)
+        if job is None or job.job_id != enqueued.job_id:
+            job = await queue.job(enqueued.job_id)
+        return enqueued, job
 
 
 def enqueue_answer(request: Request, pool: str, enqueued: hq.Enqueued, view: Any, job_id: str | None) -> Answer:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import redis as redis_py
 
-from hybridq import AsyncQueue, Enqueued, JobConflict, JobSpec, Lease
+from hybridq import AsyncQueue, Enqueued, Job, JobConflict, JobSpec, Lease
 from hybridq.runner import BATCH_BYTES_MAX
 from tests.integration.conftest import scripts_run
 
@@ -44,6 +44,19 @@ async def test_entries_of_one_batch_with_one_id_make_one_job(aqueue: AsyncQueue)
     assert isinstance(other[0], Enqueued) and other[0].created
     assert all(isinstance(answer, JobConflict) for answer in other[1:])
     assert ["j", "k"] == await drained(aqueue)
+
+
+async def test_a_look_sees_what_a_call_of_its_turn_did_also_beside_an_older_look(aqueue: AsyncQueue) -> None:
+    await aqueue.enqueue("t", job_id="older")
+    await aqueue.job("older")  # from now on the server knows both scripts
+    sent_before = aqueue._coalescer.calls_sent
+
+    _, enqueued, job = await asyncio.gather(
+        aqueue.job("older"), aqueue.enqueue("t", job_id="new"), aqueue.job("new"), return_exceptions=True
+    )
+
+    assert isinstance(enqueued, Enqueued) and isinstance(job, Job), "the looks went out behind it"
+    assert aqueue._coalescer.calls_sent - sent_before == 2
 
 
 async def test_a_refused_entry_leaves_the_others_of_its_batch_alone(aqueue: AsyncQueue) -> None:
