@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hybridq.agent.logs import JobLog
 from hybridq.agent.work import Ended, JobFacts, Run, WorkSettings
+from hybridq.agent.work.keeper import now_s
 from hybridq.agent.work_of import Git, Step, Work
 from tests.servers import wait_until
 
@@ -38,7 +38,7 @@ class Job:
         self._sent: list[str] = []
         self.log = JobLog(folder / "log", append=self._append, secrets=secrets)
         named = [step if isinstance(step, Step) else Step(name=f"s{at}", run=step) for at, step in enumerate(steps, 1)]
-        self.lease_ends_at_s = time.monotonic() + lease_s
+        self.lease_ends_at_s = now_s() + lease_s
         self.run = Run(
             Work(steps=tuple(named), git=git),
             job=JobFacts(

@@ -470,6 +470,13 @@ def test_it_leaves_when_there_was_nothing_to_do(start: Start) -> None:
     assert "idle" == agent.events("agent.draining")[0]["reason"]
 
 
+def test_it_leaves_also_when_the_machine_was_unfit_all_the_time(start: Start) -> None:
+    agent = start(idle_exit_seconds=0.5, health_command="false", ready=False)
+
+    assert 0 == agent.ended()
+    assert "idle" == agent.events("agent.draining")[0]["reason"]
+
+
 def test_nothing_is_claimed_while_the_health_command_fails(
     api: Api, start: Start, job: Callable[..., Job], tmp_path: Path
 ) -> None:

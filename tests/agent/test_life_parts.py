@@ -95,6 +95,11 @@ def test_variables_of_the_server_and_of_jobs_are_no_mistakes() -> None:
     assert told(TOKEN_SECONDS="900", ID="a1", CONFIG="").url
 
 
+def test_the_password_of_a_proxy_is_not_shown() -> None:
+    shown = repr(told(PROXY="http://me:hunter2@proxy.example:3128"))
+    assert "hunter2" not in shown and "proxy.example:3128" in shown
+
+
 def test_the_key_is_not_shown_and_a_file_is_read_when_it_is_needed(tmp_path: Path) -> None:
     assert "hqr_hidden" not in repr(told(KEY="hqr_hidden"))
     file = tmp_path / "key"

@@ -179,11 +179,13 @@ def test_how_a_job_ended_is_on_the_disk_before_the_rest_of_its_log_has_arrived(a
 
 def test_an_agent_that_fails_at_a_job_leaves_no_thread_of_its_log(api: Api, bench: Bench, job: str) -> None:
     bench.working._settings = None  # type: ignore[assignment]
+    before = threading.enumerate()
 
     assert bench.working(bench.claim())
 
     assert "agent_failed" == look(api, job)["attempts"][0]["error"]["code"]
-    wait_until(lambda: not any(one.name == "hybridq-log" for one in threading.enumerate()), 20)
+    mine = [one for one in threading.enumerate() if one.name == "hybridq-log" and one not in before]
+    wait_until(lambda: not any(one.is_alive() for one in mine), 20)
 
 
 def test_a_result_that_the_server_does_not_take_is_told_without_it(api: Api, bench: Bench, job: str) -> None:

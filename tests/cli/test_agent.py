@@ -83,6 +83,18 @@ def test_a_folder_that_cannot_be_made_is_named(hybridq: Callable[..., Ran], tmp_
     assert state in refused.error["message"]
 
 
+def test_the_folder_that_is_swept_is_not_the_one_that_is_kept(hybridq: Callable[..., Ran], tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("hqr_x")
+    folder = str(tmp_path / "one")
+    both = ("--state-dir", folder, "--work-dir", f"{folder}/../one")
+
+    refused = hybridq("agent", "--url", "http://127.0.0.1:1", "--key-file", str(key), *both, "--json")
+
+    assert (2, "folders_alike") == (refused.code, refused.error["code"])
+    assert "a folder of their own" in refused.error["message"]
+
+
 def test_a_second_process_does_not_get_the_folder_of_the_first(
     hybridq: Callable[..., Ran],
     start: Callable[..., subprocess.Popen[str]],

@@ -27,7 +27,7 @@ from .. import errors
 from .beating import Beater
 from .checks import Checks
 from .claiming import Claimer
-from .identity import Membership, OwnFolder, Superseded
+from .identity import FoldersAlike, Membership, OwnFolder, Superseded
 from .journal import Journal
 from .labels import labels_of
 from .notify import tell_systemd, watchdog_s
@@ -93,6 +93,8 @@ class Agent:
         In the main thread SIGTERM and SIGINT drain; a second one hands back at once, a third leaves on the spot.
         Raises `UsageError` for what the settings cannot mean here, and what a registration that is refused says.
         """
+        if self.settings.work_folder.resolve() == self.settings.state_folder.resolve():
+            raise FoldersAlike(self.settings.state_folder)
         with (
             OwnFolder(self.settings.state_folder) as folder,
             OwnFolder(self.settings.work_folder) as work_folder,

@@ -13,6 +13,7 @@ import structlog
 from ...errors import HybridqError
 from ...job import Backoff
 from ...retry import delay_ms, jitter
+from ..work.keeper import now_s
 from .identity import Superseded
 from .slots import Held, Slots
 
@@ -39,7 +40,7 @@ class Beater:
         membership: Who beats.
         slots: Whose leases.
         lease_s: How long leases last.
-        cancel_grace_s: What a cancelled job has at most between SIGTERM and SIGKILL, where the server says nothing.
+        cancel_grace_s: What a cancelled job has at most between SIGTERM and SIGKILL; a cancel may ask for less.
         metrics: Figures to send.
         drain: Told what the server says of draining.
         rng: For pauses.
@@ -104,7 +105,7 @@ class Beater:
 
     def _beat(self) -> None:
         held = self._slots.held()
-        sent_s = time.monotonic()
+        sent_s, lease_sent_s = time.monotonic(), now_s()
         # A sending that hangs must leave time for another before the lease ends.
         timeout_s = min(TIMEOUT_S, max(1.0, self._lease_s / 5))
         if sent_s >= self._next_s:
@@ -114,10 +115,12 @@ class Beater:
             self._every_s = beat.next_heartbeat_seconds
             self._next_s = sent_s + min(self._every_s, self._lease_s / 3 if held else self._every_s)
             self._drain(beat.drain)
-            self._heard(held, beat, sent_s)
+            self._heard(held, beat, lease_sent_s)
         elif held:
             self._heard(
-                held, self._membership.ask(lambda client: client.lease_heartbeat(held), timeout_s=timeout_s), sent_s
+                held,
+                self._membership.ask(lambda client: client.lease_heartbeat(held), timeout_s=timeout_s),
+                lease_sent_s,
             )
 
     def _heard(self, held: Sequence[Held], beat: LeaseBeat, sent_s: float) -> None:
@@ -131,7 +134,7 @@ class Beater:
         for asked in beat.cancel:
             if asked.id in by_id and by_id[asked.id].stopped is None:
                 log.info("job.cancelling", component="agent", job_id=asked.id, mode=asked.mode)
-                grace_s = 0.0 if asked.mode == "kill" else asked.grace_seconds or self._cancel_grace_s
+                grace_s = 0.0 if asked.mode == "kill" else min(asked.grace_seconds, self._cancel_grace_s)
                 by_id[asked.id].stop("cancelled", grace_s)
             elif asked.id in by_id and asked.mode == "kill":
                 by_id[asked.id].stop("cancelled", 0.0)
@@ -139,5 +142,5 @@ class Beater:
     def _fence(self) -> None:
         """Stop what could not be renewed. Its keeper has done so before, whether or not this thread runs."""
         for held in self._slots.held():
-            if time.monotonic() >= held.ends_at_s and not held.lost:
+            if now_s() >= held.ends_at_s and not held.lost:
                 held.stop("lease_lost", 0, why="not renewed in time")

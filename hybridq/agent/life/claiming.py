@@ -15,6 +15,7 @@ from ...job import Backoff
 from ...keys import new_id
 from ...retry import delay_ms, jitter
 from .. import errors
+from ..work.keeper import now_s
 from .identity import Superseded
 from .slots import Held, Slots
 
@@ -107,7 +108,7 @@ class Claimer:
                 continue
             self._answered()
             for job in claimed.jobs:
-                self._take(Held(job, ends_at_s=time.monotonic() + job.lease_expires_in_seconds))
+                self._take(Held(job, ends_at_s=now_s() + job.lease_expires_in_seconds))
             if claimed.drain:
                 self.drain(True)
             elif not claimed.jobs and time.monotonic() - sent_s < EMPTY_S:
@@ -123,7 +124,7 @@ class Claimer:
                     self._busy_at_s = time.monotonic()
                 if self._settings.once and (busy or self._slots.worked):
                     free = 0
-                if free and not self._drained and self._checks.failed is None and not self._is_idle_for_long():
+                if free and not self._is_idle_for_long() and not self._drained and self._checks.failed is None:
                     return free
                 self._turn.wait(1.0)
         return 0

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .._wire import Registered
     from ..client import Client
 
-__all__ = ["FolderTaken", "FolderUnusable", "Membership", "NoWayIn", "OwnFolder", "Superseded"]
+__all__ = ["FolderTaken", "FolderUnusable", "FoldersAlike", "Membership", "NoWayIn", "OwnFolder", "Superseded"]
 
 T = TypeVar("T")
 log = structlog.get_logger("hybridq")
@@ -37,6 +37,14 @@ TIMEOUT_S: Final = 10.0
 FEATURES: Final = ("logs", "sealed", "signed")
 NO_MORE: Final = (errors.Unauthenticated, errors.Forbidden, errors.SessionSuperseded, errors.AgentNotRegistered)
 """What says that the session is not what it was."""
+
+
+class FoldersAlike(UsageError):
+    """The work folder, which is swept, cannot be the state folder, which is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+        super().__init__(f"--work-dir and --state-dir are both {folder}; give jobs a folder of their own")
 
 
 class FolderTaken(UsageError):

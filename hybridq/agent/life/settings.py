@@ -261,7 +261,11 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
         Setting("How long running jobs may go on after SIGTERM; what is left is handed back.", _seconds(0, 86_400)),
     ] = 60.0
     cancel_grace_s: Annotated[
-        float, Setting("How long a job that is stopped has between SIGTERM and SIGKILL.", _seconds(0, 3600))
+        float,
+        Setting(
+            "How long a job that is stopped has at most between SIGTERM and SIGKILL; a cancel may ask for less.",
+            _seconds(0, 3600),
+        ),
     ] = 10.0
     require_signature: Annotated[bool, Setting("Run signed jobs only.", FLAG, default="0")] = False
     verify_keys: Annotated[
@@ -339,7 +343,10 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
         return cls(**values)
 
     def __repr__(self) -> str:
-        return f"AgentSettings({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__struct_fields__)})"
+        told = {name: getattr(self, name) for name in self.__struct_fields__}
+        if self.proxy is not None:
+            told["proxy"] = re.sub(r"//[^/]*@", "//…@", self.proxy)
+        return f"AgentSettings({', '.join(f'{name}={value!r}' for name, value in told.items())})"
 
     @property
     def agent_name(self) -> str:

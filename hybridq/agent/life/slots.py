@@ -19,7 +19,8 @@ _RANK: Final = {"": 0, "drain": 1, "timeout": 2, "cancelled": 3, "lease_lost": 4
 class Held:
     """A lease in our hands, from its claim until the server has taken how it ended, or it is lost.
 
-    Times are of CLOCK_MONOTONIC. It may be stopped before there is a run, which then is stopped at once.
+    Times are as `work.keeper.now_s` counts, which goes on while the machine sleeps, as leases do. It may be stopped
+    before there is a run, which then is stopped at once.
     """
 
     def __init__(self, job: ClaimedJob, *, ends_at_s: float) -> None:

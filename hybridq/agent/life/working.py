@@ -21,6 +21,7 @@ from ...lifecycle import Outcome
 from ...retry import delay_ms, jitter
 from .. import errors
 from ..trust.rejected import Rejected
+from ..work.keeper import now_s
 from .journal import Journal, KeptLease, KeptResult, now
 from .slots import Held
 
@@ -107,7 +108,7 @@ class Working:
             except LATER:
                 failures += 1
                 time.sleep(delay_ms(BACKOFF, failures, jitter(self._rng)) / 1000)
-                if time.monotonic() > held.ends_at_s:
+                if now_s() > held.ends_at_s:
                     held.stop("lease_lost", 0, why="the server was away")
             except OVER as no:
                 # Cancelled before its start, or given to somebody else: nothing was begun.
@@ -125,7 +126,7 @@ class Working:
         """Start the job, and learn by when the lease has to be renewed: the claim's answer may have been on its way."""
         job = self._membership.ask(lambda client: client.start(held.id, held.lease_token), timeout_s=TIMEOUT_S)
         held.attempt = job.attempt or 1
-        sent_s = time.monotonic()
+        sent_s = now_s()
         beat = self._membership.ask(lambda client: client.lease_heartbeat([held]), timeout_s=TIMEOUT_S)
         for lost in beat.lost:
             held.stop("lease_lost", 0, why=lost.reason)
@@ -228,7 +229,7 @@ class Working:
         if held.lost or ended.stopped == "lease_lost":
             summary = job_log.close(within_s=0)
         else:
-            left_s = min(LOG_CLOSE_S_MAX, max(LOG_CLOSE_S, held.ends_at_s - time.monotonic()))
+            left_s = min(LOG_CLOSE_S_MAX, max(LOG_CLOSE_S, held.ends_at_s - now_s()))
             summary = job_log.close(within_s=5.0 if ended.stopped else left_s)
         said = {
             **ended.result,

@@ -88,7 +88,7 @@ class Run:
         folder: Where the workspace is made, in a folder of its own.
         log: Takes what steps write, and lines about them. The caller closes it.
         settings: This machine's.
-        lease_ends_at_s: CLOCK_MONOTONIC time; nothing of the job lives then, whatever becomes of this process.
+        lease_ends_at_s: As `now_s` counts; nothing of the job lives then, whatever becomes of this process.
     """
 
     def __init__(
@@ -131,14 +131,14 @@ class Run:
     # -- from other threads ---------------------------------------------------------------------
 
     def extend(self, lease_ends_at_s: float) -> None:
-        """The lease was renewed and ends at this CLOCK_MONOTONIC time. From any thread; never blocks."""
+        """The lease was renewed and ends at this time, as `now_s` counts. From any thread; never blocks."""
         with self._lock:
             self._set_lease(lease_ends_at_s)
             if self._keeper is not None:
-                self._keeper.lease(deadline(self._lease_by))
+                self._keeper.lease(self._lease_by)
 
     def _set_lease(self, ends_at_s: float) -> None:
-        self._lease_s = max(self._lease_s, ends_at_s - time.monotonic())
+        self._lease_s = max(self._lease_s, ends_at_s - keeper.now_s())
         self._lease_by = ends_at_s - min(MARGIN_S, self._lease_s / 10)
 
     def stop(self, reason: StopReason, grace_s: float) -> None:
@@ -176,7 +176,7 @@ class Run:
             self._interrupted = True
         except KeeperGone as gone:
             self._killed = self._interrupted = True
-            if time.monotonic() >= self._lease_by:
+            if keeper.now_s() >= self._lease_by:
                 self._reason = "lease_lost"
             self._blame(Outcome.INFRA_ERROR, "keeper_died", str(gone))
         except (_Trouble, GitFailed, NotSpawned, OSError) as trouble:
@@ -196,7 +196,7 @@ class Run:
         with self._lock:
             if self._reason is not None:
                 raise _Over
-            self._keeper = kept = KeeperProcess(deadline(self._lease_by), "=".join(mark))
+            self._keeper = kept = KeeperProcess(self._lease_by, "=".join(mark))
         if self._work.git is not None:
             self._check_out(self._work.git, workspace, mark)
         environment = self._environment(workspace)
