@@ -102,8 +102,8 @@ local function room_of(agent)
 end
 
 -- The heads of all lanes, merged by rank: the lane any is one range read, others cost one each.
-local function heads(want)
-  local last = want + LOOK_AHEAD - 1
+local function heads(n)
+  local last = n - 1
   if lanes == 'any' then
     return call('ZRANGE', k_ready .. 'any', 0, last)
   end
@@ -116,7 +116,7 @@ local function heads(want)
   end
   table.sort(ranked, function(a, b) return a.rank < b.rank end)
   local ids = {}
-  for i = 1, math.min(#ranked, last + 1) do
+  for i = 1, math.min(#ranked, n) do
     ids[i] = ranked[i].id
   end
   return ids
@@ -171,22 +171,28 @@ local function share_out(takers)
   local cut = want > BUDGET
   want = math.min(BUDGET, want)
   local ids = want > 0 and heads(want) or {}
-  local jobs, first, taken = {}, 1, 0
+  -- id -> record, false once it is taken or cannot be read
+  local jobs, first, taken, further = {}, 1, 0, false
   local function next_for(e)
     for i = first, #ids do
       local id = ids[i]
-      if id and jobs[i] == nil then
-        jobs[i] = safely(record, id) or false
+      if jobs[id] == nil then
+        jobs[id] = safely(record, id) or false
       end
-      local job = jobs[i]
-      if id and job and job.status == 'QUEUED'
+      local job = jobs[id]
+      if job and job.status == 'QUEUED'
         and not (job.avoid == e.agent and now < int(job.avoid_until_ms) and others_claim(e.agent)) then
-        ids[i] = false
+        jobs[id] = false
         return id, job
       end
-      if not id and i == first then
+      if not job and i == first then
         first = first + 1
       end
+    end
+    -- One was passed over, so more are looked at than are wanted; those that were taken stand in no lane now.
+    if #ids == want and not further then
+      ids, first, further = heads(want - taken + LOOK_AHEAD), 1, true
+      return next_for(e)
     end
     return nil
   end

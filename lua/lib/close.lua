@@ -48,12 +48,13 @@ local function close()
     end
   end
   -- Minutes come and go, so their type is not checked beforehand; a foreign key there costs figures, nothing else.
-  local minute_key
+  local minute_key, began
   for field, n in pairs(spans) do
-    minute_key = k_latency .. text_of(math.floor(now / 60000))
-    redis.pcall('HINCRBY', minute_key, field, n)
+    minute_key = minute_key or k_latency .. text_of(math.floor(now / 60000))
+    began = redis.pcall('HINCRBY', minute_key, field, n) == n or began
   end
-  if minute_key then
+  -- Only a minute's first figures can have made its hash.
+  if began then
     call('EXPIRE', minute_key, 7200)
   end
   for first = 1, #happened, 32 do
