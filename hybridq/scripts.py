@@ -277,7 +277,12 @@ end""",
   end
   return value
 end""",
-    "holder_of": """local function holder_of(value, name)
+    "holder_of": """local last_holder
+local function holder_of(value, name)
+  if value == last_holder then
+    return value
+  end
+  last_holder = value
   local whole, id = string.match(value, '^(.-)@(%w+)$')
   whole = whole or value
   if #whole > 64 or not (string.find(whole, '^%w[%w._-]*$') or whole == '' and id) or #(id or '') > 32 then

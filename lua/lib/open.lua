@@ -8,8 +8,15 @@ if now == 0 then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 -- `%d` prints a whole number under 2^53 exactly, as `%.0f` does, at a third of the instructions; `..` would not.
+-- Many numbers of a call are the same, and looking one up costs less than printing it.
+local printed = {}
 local function text_of(n)
-  return string.format('%d', n)
+  local text = printed[n]
+  if not text then
+    text = string.format('%d', n)
+    printed[n] = text
+  end
+  return text
 end
 local now_text = text_of(now)
 -- The queue's own record: the fields that headers name are read at once, `need` reads others.

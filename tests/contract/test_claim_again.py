@@ -294,6 +294,29 @@ def test_an_agent_that_is_passed_over_gets_the_next_job(rig: Rig) -> None:
     assert rig.line() == ["a"]
 
 
+def test_an_agent_that_is_passed_over_gets_all_it_wants_of_what_is_behind(rig: Rig) -> None:
+    rig.claim("two")
+    rig.enqueue("a", "b")
+    for held in rig.claim("one", max=2):
+        rig.release(held)
+    rig.enqueue("c", "d", "e")
+    rig.enqueue("first", priority="HIGH")
+
+    assert [held.job_id for held in rig.claim("one", max=3)] == ["first", "c", "d"]
+    assert rig.line() == ["a", "b", "e"]
+
+
+@pytest.mark.parametrize(("passed", "got"), [(16, ["free"]), (17, [])])
+def test_at_most_sixteen_jobs_are_passed_over(rig: Rig, passed: int, got: list[str]) -> None:
+    rig.claim("two")
+    rig.enqueue(*(f"job-{number}" for number in range(passed)))
+    for held in rig.claim("one", max=passed):
+        rig.release(held)
+    rig.enqueue("free")
+
+    assert [held.job_id for held in rig.claim("one")] == got
+
+
 def test_a_lost_job_is_kept_from_its_loser_while_another_claims(rig: Rig) -> None:
     rig.enqueue("a")
     held = rig.running("one")

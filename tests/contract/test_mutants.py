@@ -138,6 +138,8 @@ MUTANTS = (
     Mutant("a paused queue hands out jobs", test_pause, "if meta.paused ~= '1' then\n  share_out",
            "if true then\n  share_out"),
     Mutant("who gave a job back gets it again at once", test_claim_again, "job.avoid == e.agent", "false"),
+    Mutant("nobody looks past a job that is left for another", test_claim_again, "if #ids == want and not further then",
+           "if false then"),
     Mutant("capacity is not looked at", test_claim_again, "and room_of(e.agent) > 0", ""),
     Mutant("drain is not looked at", test_claim_again, "agent[2] == '1'", "false"),
     Mutant("old sessions are served", test_claim_again, "tonumber(agent[1] or 0) ~= e.generation", "false"),
