@@ -33,6 +33,8 @@ from ..work import Work
 from .homes import NotInstalled, command_of, daemon_of, versions_of
 from .table import CAN_ALL, PEERS, Peer
 
+ELSEWHERE: Final = {peer.name for peer in PEERS if peer.daemon is not None}
+"""Peers that leave Redis alone, so that its figures say nothing of them."""
 CUT_S: Final = 4.0
 """A peer's drain ends after so long; its rate is then the jobs done by the time they took."""
 SAMPLES: Final = 200
@@ -200,7 +202,8 @@ def print_peers(report: PeerReport, jobs: int, console: Console) -> None:
         mine = {work: figures.get((who, work)) for work in works}
         reasons |= {f"{who}, {work}": one.failure for work, one in mine.items() if one is not None and one.failure}
         cells = [_cell(work, mine[work], figures.get(("hybridq", work)), who) for work in works]
-        table.add_row(who, delivery, *cells, _bytes(mine), _drained_us(mine), settings)
+        in_redis = ("", "") if who in ELSEWHERE else (_bytes(mine), _drained_us(mine))
+        table.add_row(who, delivery, *cells, *in_redis, settings)
     for name in report.left_out:
         table.add_row(name, "", *["left out"] * len(works), "", "", "see below")
     console.print(table)
