@@ -267,9 +267,9 @@ def test_an_answer_that_drips_is_cut_off(client: Any, scripted: Scripted) -> Non
 
 def test_a_poll_may_take_as_long_as_it_waits_and_a_little_longer(client: Any, scripted: Scripted) -> None:
     with _set_at_the_end(threading.Event()) as event:
-        threading.Timer(1.1, event.set).start()
+        threading.Timer(3.5, event.set).start()
         scripted.replies = [Reply(200, {"job": LEASED, "jobs": [LEASED]}, silent=event)]
-        assert client.within(timeout_s=0.5, deadline_s=0).claim(agent_id="a1", wait_seconds=1).job.fence == 7
+        assert client.within(timeout_s=3, deadline_s=0).claim(agent_id="a1", wait_seconds=3).job.fence == 7
 
 
 # -- what must not be said twice -----------------------------------------------------------------------------------

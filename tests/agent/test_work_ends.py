@@ -452,7 +452,9 @@ def test_steps_have_the_signals_of_a_fresh_process(tmp_path: Path) -> None:
 
     # `yes` ends by SIGPIPE, which `pipefail` reports; with the signal ignored it would write an error instead.
     assert ended.exit_code == 141
-    assert [int(line.split()[1], 16) for line in job.word("signals").splitlines()] == [0, 0]
+    # Two numbers are the C library's own, and what it did not set up itself stays as it was inherited.
+    libc_s_own = 1 << 31 | 1 << 32
+    assert [int(line.split()[1], 16) & ~libc_s_own for line in job.word("signals").splitlines()] == [0, 0]
 
 
 def test_the_kernel_would_rather_end_a_step_than_its_keeper(tmp_path: Path) -> None:

@@ -102,11 +102,11 @@ def _read_to_the_end(raw: socket.socket) -> bytes:
 
 def test_a_delayed_reply_comes_after_the_client_gave_up(proxy: Proxy) -> None:
     impatient = redis_py.Redis.from_url(
-        proxy.url, protocol=2, driver_info=None, retry=Retry(NoBackoff(), 0), socket_timeout=0.1
+        proxy.url, protocol=2, driver_info=None, retry=Retry(NoBackoff(), 0), socket_timeout=1.0
     )
     with impatient:
         impatient.ping()
-        proxy.delay(1.0)
+        proxy.delay(3.0)
         with pytest.raises(redis_py.TimeoutError):
             impatient.ping()
         proxy.delay(0)

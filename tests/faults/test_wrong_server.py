@@ -74,24 +74,32 @@ def test_a_queue_of_another_version_is_left_alone(queue: Any, redis: redis_py.Re
 
 
 @pytest.mark.breaks_keys
+@pytest.mark.parametrize("verb", ["enqueue", "claim"])
 @pytest.mark.parametrize(
     "family", ["leased", "ready:any", "scheduled:LOW", "all", "stats", "spec", "events", "finished"]
 )
 def test_something_else_under_our_key_stops_a_verb_before_it_writes(
-    queue: Any, redis: redis_py.Redis, family: str
+    queue: Any, redis: redis_py.Redis, family: str, verb: str
 ) -> None:
+    """Under any that it may write; what it leaves alone does not concern it."""
     queue.enqueue("t", job_id="j0")
     redis.delete(f"{queue.root}:{family}")
     redis.set(f"{queue.root}:{family}", "not ours")
     before = everything(redis)
 
+    def call() -> object:
+        return queue.enqueue("t", job_id="j1") if verb == "enqueue" else queue.claim()
+
+    if (verb, family) in {("enqueue", "leased"), ("enqueue", "finished")}:
+        assert call().created
+        return
     with pytest.raises(ScriptFailed) as failed:
-        queue.enqueue("t", job_id="j1")
+        call()
 
     assert "lua/" in failed.value.line
     assert before == everything(redis)
     redis.delete(f"{queue.root}:{family}")
-    assert queue.enqueue("t", job_id="j1").created, "as soon as the key is free it works again"
+    assert queue.enqueue("t", job_id="j2").created, "as soon as the key is free it works again"
 
 
 def test_a_server_full_of_clients_is_unavailable_until_there_is_room(

@@ -65,7 +65,8 @@ def costs(server: ServerProcess, namespace: str, n: int) -> dict[str, int]:
         }
         for call in calls.values():
             call()  # what is sent but once: the scripts themselves
-        return {name: commands(client, call) for name, call in calls.items()}
+        # The fewest of three: a mark of activity, one command more, is left at most every tenth of a second.
+        return {name: min(commands(client, call) for _ in range(3)) for name, call in calls.items()}
 
 
 def test_nothing_that_agents_do_costs_more_in_a_large_fleet(server_of_its_own: ServerProcess, namespace: str) -> None:
