@@ -94,8 +94,9 @@ class Shell:
         method: Any = scope.get("method", "-")
         method = method if method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS") else "-"
         route = exchange.route or "-"
-        log = self._bound()
-        (log.error if status >= 500 else log.info)(
+        logger = self._bound()
+        log = logger.error if status >= 500 else logger.info
+        log(
             "http.request",
             component="api",
             method=method,
