@@ -164,6 +164,9 @@ async def enqueue_spec(request: Request, pool: str, spec: hq.JobSpec, body: Enqu
             raise _conflict(pool, enqueued, by_key=body.job_id is None) from enqueued
         if isinstance(enqueued, Exception):
             raise enqueued
+        if spec.job_id is None and enqueued.job_id == job_id:
+            # An id made here is known to nobody else: when it is there, an earlier sending of this call did it.
+            enqueued = msgspec.structs.replace(enqueued, created=True)
         await note_pool(request, pool)
         if job is None or job.job_id != enqueued.job_id:
             job = await queue.job(enqueued.job_id)
