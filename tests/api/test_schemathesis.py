@@ -251,7 +251,7 @@ def test_the_checks_notice_what_the_document_does_not_say(process: Api, document
     codes = silent["paths"]["/api/queue/stats"]["get"]["responses"]["400"]["content"]["application/problem+json"]
     codes["schema"] = {"properties": {"code": {"enum": ["another_code"]}}}
 
-    found = run(silent, process, process.admin, "examples fuzzing", examples=40)
+    found = run(silent, process, process.admin, "examples coverage fuzzing", examples=10)
 
     noticed = {(label, check) for label, check, _ in found.failures}
     assert noticed >= {
