@@ -76,6 +76,16 @@ def far() -> Server:
     return Server()
 
 
+_others: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def threads_of_others() -> None:
+    """Whatever other tests of this process have left running is none of ours."""
+    _others.clear()
+    _others.update(threading.enumerate())
+
+
 @pytest.fixture
 def open_log(tmp_path: Path, far: Server) -> Iterator[Callable[..., JobLog]]:
     """Opens logs whose pauses are none; what a test leaves open is abandoned."""
@@ -99,7 +109,7 @@ class Eager(random.Random):
 
 
 def senders() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "hybridq-log"]
+    return [one for one in threading.enumerate() if one.name == "hybridq-log" and one not in _others]
 
 
 # -- what is sent ----------------------------------------------------------------------------------------------------
