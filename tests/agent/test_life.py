@@ -187,8 +187,7 @@ def test_a_second_sigterm_shortens_the_grace_of_a_job_that_is_being_stopped(
 
     agent.signal(signal.SIGTERM)
     gone(shell)
-    assert lives(child)
-    agent.signal(signal.SIGTERM)
+    agent.signal(signal.SIGTERM)  # the child is on its way out, or waits for this
 
     assert 0 == agent.ended()
     assert not lives(child)
