@@ -127,16 +127,22 @@ class Http(Proxy):
 
 
 class Job:
-    """A job that runs until it is told to end. Its shell writes its pid; so does a child that hears no SIGTERM."""
+    """A job that runs until it is told to end. Its shell writes its pid; so does a child that hears no SIGTERM.
 
-    def __init__(self, api: Api, room: Path, *, pool: str = "default", ends: str = "exit 0", **more: Any) -> None:
+    `deaf`: the shell does not end by SIGTERM either, it notes that it was told to.
+    """
+
+    def __init__(
+        self, api: Api, room: Path, *, pool: str = "default", ends: str = "exit 0", deaf: bool = False, **more: Any
+    ) -> None:
         self._api, self._room = api, room
         room.mkdir(parents=True, exist_ok=True)
+        heard = f"'touch {room}/told'" if deaf else "-"
         run = (
             f"trap '' TERM; (echo $BASHPID > {room}/child.new; mv {room}/child.new {room}/child; "
-            f"while [ ! -e {room}/stop ]; do sleep 0.02; done) & trap - TERM\n"
+            f"while [ ! -e {room}/stop ]; do sleep 0.02; done) & trap {heard} TERM\n"
             f"echo $$ > {room}/shell.new; mv {room}/shell.new {room}/shell\n"
-            f"while [ ! -e {room}/stop ]; do sleep 0.02; done; wait; {ends}"
+            f"while [ ! -e {room}/stop ]; do sleep 0.02 || true; done; wait; {ends}"
         )
         payload = {"steps": [{"name": "wait", "run": run, "shell": "bash"}]}
         answer = api.post("/api/queue/jobs", {"pool": pool, "payload": payload, **more})
@@ -161,6 +167,10 @@ class Job:
         wait_until(lambda: all(path.exists() for path in paths), SOON_S, what=f"the job runs: {self.look()}")
         shell, child = (int(path.read_text()) for path in paths)
         return shell, child
+
+    def wait_told(self) -> None:
+        """Wait until the shell of a deaf job has heard a SIGTERM."""
+        wait_until((self._room / "told").exists, SOON_S, what="the job is told to end")
 
     def forget(self) -> None:
         """Make ready for `wait_runs` of the next delivery."""

@@ -181,16 +181,17 @@ def test_a_second_sigterm_hands_back_at_once(start: Start, job: Callable[..., Jo
 def test_a_second_sigterm_shortens_the_grace_of_a_job_that_is_being_stopped(
     start: Start, job: Callable[..., Job]
 ) -> None:
-    running = job()  # it has a child that hears no SIGTERM
+    running = job(deaf=True)
     agent = start(drain_grace_seconds=0, cancel_grace_seconds=600)
-    shell, child = running.wait_runs()
+    pids = running.wait_runs()
 
     agent.signal(signal.SIGTERM)
-    gone(shell)
-    agent.signal(signal.SIGTERM)  # the child is on its way out, or waits for this
+    running.wait_told()
+    assert agent.running and all(lives(pid) for pid in pids)
+    agent.signal(signal.SIGTERM)
 
     assert 0 == agent.ended()
-    assert not lives(child)
+    assert not any(lives(pid) for pid in pids)
     assert running.look()["status"] in ("QUEUED", "SCHEDULED")
 
 
