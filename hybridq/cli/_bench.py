@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import ModuleType
 import rich_click as click
 from click.exceptions import Exit
 
+from ._beside import load_beside
 from ._options import prints
 from ._output import Printer
 
@@ -94,38 +94,6 @@ def bench(
         raise Exit(1)
 
 
-# -- where the benchmarks are ------------------------------------------------------------------------------
-
-
 def load_benchmarks(module: str) -> ModuleType:
-    """Return a module of the benchmarks: of the packaged copy, else of the folder beside a checkout's library.
-
-    Raises `click.UsageError` when there is none, or when a package that it needs is not installed.
-    """
-    package = _package()
-    try:
-        return importlib.import_module(f"{package}.{module}")
-    except ModuleNotFoundError as missing:
-        if (missing.name or "").partition(".")[0] in {"hybridq", package.partition(".")[0]}:
-            raise
-        raise click.UsageError(
-            f"benchmarks need {missing.name}, which is not installed: pip install 'hybridq[bench]'"
-        ) from None
-
-
-def _package() -> str:
-    """Return the name of the benchmarks' package, importing it from beside the library where it has to be."""
-    library = Path(__file__).parents[1]
-    if (library / "_benchmarks" / "__init__.py").is_file():
-        return "hybridq._benchmarks"
-    init = library.parent / "benchmarks" / "__init__.py"
-    if not init.is_file():
-        raise click.UsageError(f"the benchmarks are neither in {library} nor beside it; reinstall hybridq")
-    known = sys.modules.get("benchmarks")
-    if known is None:
-        # By its path: the name may be somebody else's, further up on the path.
-        spec = importlib.util.spec_from_file_location("benchmarks", init, submodule_search_locations=[str(init.parent)])
-        assert spec is not None and spec.loader is not None
-        known = sys.modules["benchmarks"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(known)
-    return "benchmarks"
+    """Return a module of the benchmarks. Raises `click.UsageError` when it, or what it needs, is not there."""
+    return load_beside("benchmarks", module, called="the benchmark", extra="bench")

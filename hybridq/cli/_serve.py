@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import shlex
 import sys
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import rich_click as click
 from click.exceptions import Exit
 
+from ._beside import load_beside
 from ._options import Target, at_server, prints
 from ._output import Printer
 
@@ -163,38 +162,6 @@ def _reload(arguments: Sequence[str]) -> None:
     raise Exit(0)
 
 
-# -- where the HTTP side is --------------------------------------------------------------------------------
-
-
 def load_api(module: str) -> ModuleType:
-    """Return a module of the HTTP side: of the packaged copy, else of the folder beside a checkout's library.
-
-    Raises `click.UsageError` when there is none, or when a package that it needs is not installed.
-    """
-    package = _package()
-    try:
-        return importlib.import_module(f"{package}.{module}")
-    except ModuleNotFoundError as missing:
-        if (missing.name or "").partition(".")[0] in {"hybridq", package.partition(".")[0]}:
-            raise
-        raise click.UsageError(
-            f"the HTTP side needs {missing.name}, which is not installed: pip install 'hybridq[server]'"
-        ) from None
-
-
-def _package() -> str:
-    """Return the name of the HTTP side's package, importing it from beside the library where it has to be."""
-    library = Path(__file__).parents[1]
-    if (library / "_api" / "__init__.py").is_file():
-        return "hybridq._api"
-    init = library.parent / "api" / "__init__.py"
-    if not init.is_file():
-        raise click.UsageError(f"the HTTP side is neither in {library} nor beside it; reinstall hybridq")
-    known = sys.modules.get("api")
-    if known is None:
-        # By its path: the name `api` may be somebody else's, further up on the path.
-        spec = importlib.util.spec_from_file_location("api", init, submodule_search_locations=[str(init.parent)])
-        assert spec is not None and spec.loader is not None
-        known = sys.modules["api"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(known)
-    return "api"
+    """Return a module of the HTTP side. Raises `click.UsageError` when it, or what it needs, is not there."""
+    return load_beside("api", module, called="the HTTP side", extra="server")
