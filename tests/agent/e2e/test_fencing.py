@@ -52,25 +52,42 @@ def refused_reports(agent: AgentProcess) -> list[tuple[int, str]]:
     return [(heard.status, (heard.answer or {}).get("code", "")) for heard in sent if heard.status]
 
 
+def begun(house: House, room: Path, run: str) -> Job:
+    """Enqueue a job that ticks, and return it as soon as it does."""
+    job = house.client.enqueue("t", payload(run), pool=house.pool)
+    return house.wait_for(
+        job.id, lambda job: bool(job.attempts and ticks(room, job.attempts[-1].fence)), 30, what="it runs"
+    )
+
+
+def taken_over(house: House, room: Path, job: Job) -> Job:
+    """Wait until it ticks under another lease."""
+    before = job.attempts[-1].fence
+    return house.wait_for(
+        job.id,
+        lambda job: bool(job.attempts[-1].fence != before and ticks(room, job.attempts[-1].fence)),
+        30,
+        what="somebody else runs it",
+    )
+
+
+def is_told_that_it_is_stale(agent: AgentProcess) -> None:
+    """Wait for its report, whose every answer is a refusal."""
+    wait_until(lambda: refused_reports(agent), 30, what="the agent reports")
+    assert {(409, "stale_lease")} == set(refused_reports(agent))
+
+
 def test_a_stopped_agent_s_job_is_dead_before_somebody_else_has_it(
     house: House, agent: Start, room: Path, ticking: Callable[[], str]
 ) -> None:
     first = agent("a", lease_seconds=LEASE_S)
-    job = house.client.enqueue("t", payload(ticking()), pool=house.pool)
-    running = house.wait_for(
-        job.id, lambda job: bool(job.attempts and ticks(room, job.attempts[-1].fence)), 30, what="it runs"
-    )
-    fence = running.attempts[-1].fence
+    job = begun(house, room, ticking())
+    fence = job.attempts[-1].fence
     _, pid, group = ticks(room, fence)[0]
 
     first.pause()
     second = agent("b", lease_seconds=LEASE_S)
-    taken = house.wait_for(
-        job.id,
-        lambda job: bool(job.attempts[-1].fence != fence and ticks(room, job.attempts[-1].fence)),
-        30,
-        what="somebody else runs it",
-    )
+    taken = taken_over(house, room, job)
     assert taken.agent_id == second.name
     last = ticks(room, fence)[-1][0]
     assert not lives(pid), "the job of the agent that stands still is gone"
@@ -79,8 +96,7 @@ def test_a_stopped_agent_s_job_is_dead_before_somebody_else_has_it(
     assert last < ticks(room, taken.attempts[-1].fence)[0][0], "never both at once"
 
     first.resume()
-    wait_until(lambda: refused_reports(first), 30, what="the agent that went on reports")
-    assert {(409, "stale_lease")} == set(refused_reports(first))
+    is_told_that_it_is_stale(first)
     held = house.job(job.id)
     assert (held.status, held.agent_id, held.attempts[-1].fence) == ("RUNNING", second.name, taken.attempts[-1].fence)
     assert first_of(held).late is not None, "what it says is kept as evidence"
@@ -109,8 +125,7 @@ def test_a_result_that_was_ready_while_the_agent_stood_still_is_evidence_only(
     second = agent("b", lease_seconds=LEASE_S)
     taken = house.wait_for(job.id, lambda job: job.agent_id == second.name, 30, what="somebody else has it")
     first.resume()
-    wait_until(lambda: refused_reports(first), 30, what="the agent that went on reports")
-    assert {(409, "stale_lease")} == set(refused_reports(first))
+    is_told_that_it_is_stale(first)
     late = first_of(house.job(job.id)).late
     assert late is not None and late["outcome"] == "success", late
 
@@ -125,11 +140,8 @@ def test_a_machine_that_stood_still_stops_its_job_when_it_goes_on(
 ) -> None:
     """Everything below the agent stood still, what was to fence it off too: the job ends as soon as that goes on."""
     first = agent("a", lease_seconds=LEASE_S)
-    job = house.client.enqueue("t", payload(ticking()), pool=house.pool)
-    running = house.wait_for(
-        job.id, lambda job: bool(job.attempts and ticks(room, job.attempts[-1].fence)), 30, what="it runs"
-    )
-    fence = running.attempts[-1].fence
+    job = begun(house, room, ticking())
+    fence = job.attempts[-1].fence
     machine = [first.pid, *first.descendants()]
     for pid in machine:
         os.kill(pid, signal.SIGSTOP)
@@ -140,8 +152,7 @@ def test_a_machine_that_stood_still_stops_its_job_when_it_goes_on(
         os.kill(pid, signal.SIGCONT)
     _, job_pid, _ = ticks(room, fence)[0]
     wait_until(lambda: not lives(job_pid), 5, what="the job of the machine that stood still is gone")
-    wait_until(lambda: refused_reports(first), 30, what="the agent that went on reports")
-    assert {(409, "stale_lease")} == set(refused_reports(first))
+    is_told_that_it_is_stale(first)
 
     (room / "stop").touch()
     ended = house.wait_for_end(job.id)
@@ -154,23 +165,14 @@ def test_an_agent_that_is_cut_off_stops_its_job_before_its_lease_ends(
 ) -> None:
     """The agent is well and cannot renew: nobody tells it to stop, and it does."""
     first = agent("a", lease_seconds=LEASE_S)
-    job = house.client.enqueue("t", payload(ticking()), pool=house.pool)
-    running = house.wait_for(
-        job.id, lambda job: bool(job.attempts and ticks(room, job.attempts[-1].fence)), 30, what="it runs"
-    )
-    fence = running.attempts[-1].fence
+    job = begun(house, room, ticking())
+    fence = job.attempts[-1].fence
     first.tap.blackhole()
     second = agent("b", lease_seconds=LEASE_S)
-    taken = house.wait_for(
-        job.id,
-        lambda job: bool(job.attempts[-1].fence != fence and ticks(room, job.attempts[-1].fence)),
-        30,
-        what="somebody else runs it",
-    )
+    taken = taken_over(house, room, job)
     assert ticks(room, fence)[-1][0] < ticks(room, taken.attempts[-1].fence)[0][0], "never both at once"
     (room / "stop").touch()
     assert house.wait_for_end(job.id).attempts[-1].agent_id == second.name
     first.tap.heal()
-    wait_until(lambda: refused_reports(first), 30, what="the agent that is back reports")
-    assert {(409, "stale_lease")} == set(refused_reports(first))
+    is_told_that_it_is_stale(first)
     assert first_of(house.job(job.id)).late is not None
