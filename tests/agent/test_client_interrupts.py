@@ -40,7 +40,9 @@ async def test_a_poll_that_is_cancelled_leaves_a_clean_client(api: Api) -> None:
         boss = AsyncClient(api.url, token=api.admin)
         for round in range(3):
             poll = asyncio.create_task(client.claim(wait_seconds=30, request_id=f"r{round}"))
-            await asyncio.sleep(0.2 * round)
+            await asyncio.sleep(0)
+            if round:  # else before the server has it
+                await until(lambda: "hybridq_claims_parked 1" in api.get("/metrics").text)
             poll.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await poll

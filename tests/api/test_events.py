@@ -17,6 +17,7 @@ import redis as redis_py
 from api import streams
 from api.http import answer
 from api.routes import events as route
+from tests.api.blocks import Blocks
 from tests.api.client import Api
 from tests.integration.conftest import one_engine
 from tests.servers import ServerProcess, wait_until
@@ -24,23 +25,10 @@ from tests.servers import ServerProcess, wait_until
 READ_S = 15.0
 
 
-class Listener:
+class Listener(Blocks):
     """One open stream: blocks of lines, events as plain values."""
 
-    def __init__(self, response: httpx2.Response) -> None:
-        self.response = response
-        self._lines = response.iter_lines()
-        self.last_id: str | None = None
-
-    def block(self) -> dict[str, str]:
-        """Return the fields of the next block; a comment is the field ''. Empty when the stream has ended."""
-        fields: dict[str, str] = {}
-        for line in self._lines:
-            if not line:
-                return fields
-            name, _, value = line.partition(":")
-            fields[name] = value.removeprefix(" ")
-        return {}
+    last_id: str | None = None
 
     def event(self) -> dict[str, Any]:
         """Return the `data` of the next event, whatever comments come before."""

@@ -21,6 +21,7 @@ from hybridq.agent import Client
 from hybridq.keys import queue_root
 from tests import invariants
 from tests.api import shared
+from tests.api.blocks import Blocks
 from tests.api.client import Api
 from tests.integration.conftest import one_engine
 from tests.proxy import Proxy
@@ -352,23 +353,10 @@ def test_a_log_is_gone_with_its_job(job: Running, queue: Queue, redis: redis_py.
 # -- follow ------------------------------------------------------------------------------------------------------------
 
 
-class Follower:
+class Follower(Blocks):
     """One open stream of a log."""
 
-    def __init__(self, response: httpx2.Response) -> None:
-        self.response = response
-        self._lines = response.iter_lines()
-        self.last_id = ""
-
-    def block(self) -> dict[str, str]:
-        """The fields of the next block; a comment is the field ''. Empty when the stream has ended."""
-        fields: dict[str, str] = {}
-        for line in self._lines:
-            if not line:
-                return fields
-            name, _, value = line.partition(":")
-            fields[name] = value.removeprefix(" ")
-        return {}
+    last_id = ""
 
     def part(self) -> dict[str, Any] | None:
         """The next part of the log; None at the end of the stream."""
