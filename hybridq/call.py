@@ -41,9 +41,9 @@ class Call(Generic[T]):
         return (self.script.sha, self.root, self.common)
 
     @property
-    def reads_only(self) -> bool:
-        """Whether its script changes nothing."""
-        return "no-writes" in self.script.header.flags
+    def turn(self) -> int:
+        """Where it goes among calls that are sent together: what changes jobs, then claims of them, then looks."""
+        return 2 if "no-writes" in self.script.header.flags else int(self.script.name == "claim")
 
     def again(self) -> Call[T] | None:
         """Return the call to send when the outcome of this one is unknown, if that is safe."""

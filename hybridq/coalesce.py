@@ -165,8 +165,9 @@ def _join(waiting: Sequence[_Waiting]) -> list[list[_Waiting]]:
             batches.append(batch)
         batch.append(one)
         open_batch[key] = (batch, entries + n, total + size)
-    # What only looks goes last, so that a call and a look at what it did can be made in one turn.
-    batches.sort(key=lambda batch: batch[0].call.reads_only)
+    # So that a finish and the claim that follows it, or a call and a look at what it did, can be made in one turn, also
+    # beside an older claim or look of that turn.
+    batches.sort(key=lambda batch: batch[0].call.turn)
     return batches
 
 

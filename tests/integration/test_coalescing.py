@@ -59,6 +59,17 @@ async def test_a_look_sees_what_a_call_of_its_turn_did_also_beside_an_older_look
     assert aqueue._coalescer.calls_sent - sent_before == 2
 
 
+async def test_a_claim_that_follows_a_finish_comes_behind_it_also_beside_an_older_claim(aqueue: AsyncQueue) -> None:
+    await aqueue.enqueue("t", job_id="again")
+    [held] = await aqueue.claim(start=True)
+    await aqueue.fail(held, "once", delay_s=0)  # from now on the server knows both scripts
+    [held] = await aqueue.claim(start=True)
+
+    older, failed = await asyncio.gather(aqueue.claim(), aqueue.fail(held, "twice", delay_s=0, claim_next=1))
+
+    assert ["again"] == [lease.job_id for lease in (*older, *failed.next)], "one of them was given it"
+
+
 async def test_a_refused_entry_leaves_the_others_of_its_batch_alone(aqueue: AsyncQueue) -> None:
     await aqueue.enqueue("t", "taken", job_id="j5")
 
